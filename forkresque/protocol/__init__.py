@@ -1,0 +1,1 @@
+"""What is in Redis, byte for byte. Nothing else in the package talks to Redis."""

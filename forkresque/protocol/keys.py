@@ -1,0 +1,139 @@
+"""Every key in Redis, spelled once.
+
+Keys are bytes, because queue names and whole payloads are part of them. Text is UTF-8; a
+name that another client wrote in other bytes survives as surrogate escapes. Nothing is
+escaped, as in Resque. What begins with `fr:` is ours alone: no other client reads it.
+"""
+
+from collections.abc import Sequence
+
+
+def to_bytes(text: str) -> bytes:
+    """Return a name as it stands in Redis."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def to_text(raw: bytes) -> str:
+    """Return a name from Redis as text; `to_bytes` gives the same bytes back."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+class Keys:
+    """The keys of one namespace. `namespace` may be empty, or a sequence joined by colons."""
+
+    def __init__(self, namespace: str | Sequence[str] = "resque") -> None:
+        parts = [namespace] if isinstance(namespace, str) else list(namespace)
+        self.namespace = ":".join(part for part in parts if part.strip())
+        self._prefix = to_bytes(self.namespace) + b":" if self.namespace else b""
+
+    def _key(self, *parts: bytes) -> bytes:
+        return self._prefix + b":".join(parts)
+
+    # -- shared with every Resque ----------------------------------------------------------
+
+    def queues(self) -> bytes:
+        """Set: the names of all queues."""
+        return self._key(b"queues")
+
+    def queue(self, name: str) -> bytes:
+        """List: payloads; RPUSH at the tail, LPOP at the head."""
+        return self._key(b"queue", to_bytes(name))
+
+    def failed(self) -> bytes:
+        """List: failure records, newest last."""
+        return self._key(b"failed")
+
+    def schedule(self) -> bytes:
+        """Sorted set: every second at which something is due, member and score alike."""
+        return self._key(b"delayed_queue_schedule")
+
+    def delayed(self, second: int) -> bytes:
+        """List: payloads due at one second, oldest first."""
+        return self._key(b"delayed", b"%d" % second)
+
+    def timestamps(self, payload: bytes) -> bytes:
+        """Set: `delayed:<second>` for each second at which this very payload is due."""
+        return self._key(b"timestamps", payload)
+
+    def workers(self) -> bytes:
+        """Set: worker ids `host:pid:queues`."""
+        return self._key(b"workers")
+
+    def worker(self, worker_id: str) -> bytes:
+        """String: what the worker performs now, as JSON; absent when it is idle."""
+        return self._key(b"worker", to_bytes(worker_id))
+
+    def started(self, worker_id: str) -> bytes:
+        """String: since when the worker runs, `2026-11-24 02:34:34 +0000`."""
+        return self._key(b"worker", to_bytes(worker_id), b"started")
+
+    def ping(self, name: str) -> bytes:
+        """String with a TTL: node-resque's sign of life of the worker `host:pid`."""
+        return self._key(b"worker", b"ping", to_bytes(name))
+
+    def stat(self, counter: str, name: str = "") -> bytes:
+        """Counter: `processed` or `failed`, in all or by one worker `host:pid`."""
+        parts = [b"stat", to_bytes(counter)]
+        return self._key(*parts, to_bytes(name)) if name else self._key(*parts)
+
+    def pause_all(self) -> bytes:
+        """String: `true` (any case) pauses every worker. Ruby Resque's key."""
+        return self._key(b"pause-all-workers")
+
+    def node_leader(self) -> bytes:
+        """String with a TTL: the lock of node-resque's scheduler."""
+        return self._key(b"resque_scheduler_leader_lock")
+
+    def node_master(self) -> bytes:
+        """String with a TTL: the lock of older node-resque schedulers."""
+        return self._key(b"resque_scheduler_master_lock")
+
+    def ruby_master(self) -> bytes:
+        """String with a TTL: resque-scheduler's lock. It applies the namespace twice."""
+        return self._key(self._key(b"resque_scheduler_master_lock"))
+
+    # -- our own ---------------------------------------------------------------------------
+
+    def slot(self, worker_id: str) -> bytes:
+        """String: token, queue and bytes of the job in hand; the source of truth."""
+        return self._key(b"fr:slot", to_bytes(worker_id))
+
+    def last(self, worker_id: str) -> bytes:
+        """String, one hour: the last token settled, or `-` and the token recovered."""
+        return self._key(b"fr:last", to_bytes(worker_id))
+
+    def owner(self, worker_id: str) -> bytes:
+        """String: which process carries this worker id: `master pid start`."""
+        return self._key(b"fr:owner", to_bytes(worker_id))
+
+    def masters(self) -> bytes:
+        """Set: the ids of the masters that ever took a lease and were not yet buried."""
+        return self._key(b"fr:masters")
+
+    def lease(self, master_id: str) -> bytes:
+        """String with a TTL: this master's right to its workers' jobs; value describes it."""
+        return self._key(b"fr:master", to_bytes(master_id))
+
+    def kids(self, master_id: str) -> bytes:
+        """Set: the worker ids of one master."""
+        return self._key(b"fr:kids", to_bytes(master_id))
+
+    def paused_queues(self) -> bytes:
+        """Set: queues that our workers leave alone until they are resumed."""
+        return self._key(b"fr:paused")
+
+    def suspects(self) -> bytes:
+        """Hash, 72 hours: digest of a payload whose worker died, to the number of deaths."""
+        return self._key(b"fr:suspects")
+
+    def leader(self) -> bytes:
+        """String with a TTL: the one forkresque scheduler that leads."""
+        return self._key(b"fr:leader")
+
+    def epoch(self) -> bytes:
+        """Counter: how often the lead has changed."""
+        return self._key(b"fr:epoch")
+
+    def producer(self, producer_id: str) -> bytes:
+        """String, ten minutes: the last request of one producer that was carried out."""
+        return self._key(b"fr:enq", to_bytes(producer_id))
