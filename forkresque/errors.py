@@ -7,7 +7,7 @@
        ├─ InvalidPayload        bytes in Redis that are not a job
        ├─ UnknownJob            a job name that the application does not register
        ├─ AlreadyScheduled      an equal job waits for the same second already
-       ├─ RedisUnavailable      no answer from Redis, and nothing was stored (exit 69)
+       ├─ RedisUnavailable      no answer from Redis (exit 69)
        │  └─ EnqueueUnknown     the answer was lost: the job may be stored; carries the request id
        ├─ RedisRefused          Redis answered with an error, which is named
        │  └─ BadKey             a key holds another type than Resque keeps there
@@ -70,9 +70,13 @@ class AlreadyScheduled(ForkresqueError):
 
 
 class RedisUnavailable(ForkresqueError):
-    """Redis did not answer, and nothing was stored."""
+    """Redis did not answer. Unless `sent`, it was not even asked, and nothing was stored."""
 
     exit_code = ExitCode.REDIS_UNREACHABLE
+
+    def __init__(self, message: str, *, sent: bool = True, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.sent = sent
 
 
 class EnqueueUnknown(RedisUnavailable):

@@ -118,6 +118,10 @@ class Keys:
         """Set: the worker ids of one master."""
         return self._key(b"fr:kids", to_bytes(master_id))
 
+    def own_lease(self, worker_id: str) -> bytes:
+        """String with a TTL: the right of a worker whose master is gone to its last job."""
+        return self._key(b"fr:lease", to_bytes(worker_id))
+
     def paused_queues(self) -> bytes:
         """Set: queues that our workers leave alone until they are resumed."""
         return self._key(b"fr:paused")

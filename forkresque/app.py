@@ -1,0 +1,162 @@
+"""Forkresque: the jobs of an application, and how to enqueue them. What users import."""
+
+import os
+from collections.abc import Callable
+from functools import cached_property, update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from forkresque.errors import ConfigError, UnknownJob
+from forkresque.jobs import Definition, OnCrash, define
+from forkresque.options import ClientOptions, resolve
+from forkresque.protocol.connection import Target
+from forkresque.protocol.keys import Keys
+from forkresque.queue import Duration, Moment, Queue, seconds
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Job(Generic[P, R]):
+    """A function that can be called, and enqueued. Made by `@app.job`."""
+
+    def __init__(self, app: "Forkresque", function: Callable[P, R], definition: Definition) -> None:
+        self._app = app
+        self._function = function
+        self._front = False
+        self.definition = definition
+        update_wrapper(self, function)
+
+    @property
+    def name(self) -> str:
+        """Return the job's name on the wire."""
+        return self.definition.name
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function here and now, without Redis."""
+        return self._function(*args, **kwargs)
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Put a call on the job's queue, and return True once Redis has it.
+
+        Keywords are bound to the function's parameters and sent by position. Raises InvalidArgs,
+        RedisUnavailable, or EnqueueUnknown; see `Queue.enqueue`.
+        """
+        return self._app.queue.enqueue(
+            self.definition.queue,
+            self.name,
+            self.definition.bind(args, kwargs),
+            front=self._front,
+        )
+
+    def enqueue_in(self, delay: Duration, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Put a call on the job's queue after `delay`, in seconds or as a timedelta."""
+        bound = self.definition.bind(args, kwargs)
+        return self._app.queue.enqueue_in(delay, self.definition.queue, self.name, bound)
+
+    def enqueue_at(self, moment: Moment, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Put a call on the job's queue at a moment: epoch seconds, or a datetime with a zone."""
+        bound = self.definition.bind(args, kwargs)
+        return self._app.queue.enqueue_at(moment, self.definition.queue, self.name, bound)
+
+    def using(self, *, queue: str | None = None, front: bool = False) -> "Job[P, R]":
+        """Return this job for another queue, or for the head of it; the application's stays."""
+        definition = define(
+            self._function,
+            name=self.name,
+            queue=queue or self.definition.queue,
+            timeout=self.definition.timeout,
+            on_crash=self.definition.on_crash,
+        )
+        other = Job(self._app, self._function, definition)
+        other._front = front
+        return other
+
+    def __repr__(self) -> str:
+        return f"<Job {self.name} on queue {self.definition.queue}>"
+
+
+class Forkresque:
+    """The jobs of one application, and the Redis that they go through.
+
+    Without `url`: FORKRESQUE_REDIS_URL, REDIS_URL, or redis://localhost:6379/0. `namespace` is
+    the prefix of all keys. `allow_bigint` lets integers beyond 2**53 pass, which JavaScript
+    readers would change.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        allow_bigint: bool = False,
+    ) -> None:
+        self._options = resolve(
+            ClientOptions, given={"redis": url, "namespace": namespace}, environ=os.environ
+        )
+        self._allow_bigint = allow_bigint
+        self.jobs: dict[str, Definition] = {}
+
+    @property
+    def url(self) -> str:
+        """Return where Redis is."""
+        return self._options.redis
+
+    @property
+    def namespace(self) -> str:
+        """Return the prefix of all keys."""
+        return self._options.namespace
+
+    @cached_property
+    def queue(self) -> Queue:
+        """Return the queues of this application's Redis. Connects at the first question."""
+        return Queue(
+            Target(self.url).client(), Keys(self.namespace), allow_bigint=self._allow_bigint
+        )
+
+    @overload
+    def job(self, function: Callable[P, R], /) -> Job[P, R]: ...
+
+    @overload
+    def job(
+        self,
+        name: str | None = None,
+        /,
+        *,
+        queue: str = ...,
+        timeout: Duration | None = ...,
+        on_crash: OnCrash | str = ...,
+    ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
+
+    def job(self, name: Any = None, /, **options: Any) -> Any:
+        """Register a function as a job: `@app.job`, or `@app.job("name", queue="mail")`.
+
+        The name is what stands in Redis; without one it is `module.qualname`, on queue
+        `default`. `timeout` is a limit in seconds. A job whose worker dies goes back to the
+        head of its queue, or with `on_crash="fail"` to the failed list. Raises ConfigError for
+        a function that cannot be called by position, and for a name that is taken.
+        """
+        if callable(name):
+            return self._register(name, name=None)
+        return lambda function: self._register(function, name=name, **options)
+
+    def definition(self, name: str) -> Definition:
+        """Return a registered job. Raises UnknownJob."""
+        try:
+            return self.jobs[name]
+        except KeyError:
+            raise UnknownJob(f"no job is registered under the name {name!r}") from None
+
+    def _register(
+        self, function: Callable[P, R], *, timeout: Duration | None = None, **options: Any
+    ) -> Job[P, R]:
+        limit = None if timeout is None else seconds(timeout)
+        definition = define(function, timeout=limit, **options)
+        known = self.jobs.get(definition.name)
+        if known and known.function.__qualname__ != function.__qualname__:
+            raise ConfigError(
+                f"two jobs are named {definition.name!r}: {known.function.__qualname__} and "
+                f"{function.__qualname__}",
+                hint="give one of them another name",
+            )
+        self.jobs[definition.name] = definition
+        return Job(self, function, definition)

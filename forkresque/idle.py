@@ -1,0 +1,126 @@
+"""How an idle worker waits for a job: what wakes it, and whose turn it is to claim.
+
+A claim that found nothing has read every queue inside its script, and Redis pushes a message
+when one of them changes: no polling, no blocking pop, no second connection. Where Redis cannot
+or may not do that, the one worker on call polls.
+"""
+
+import contextlib
+import math
+import os
+import select
+import time
+from typing import Protocol
+
+from forkresque.protocol.claims import Nothing
+from forkresque.protocol.connection import FLUSHED, Link
+from forkresque.protocol.keys import Keys
+
+HEARING_TEST = 6.0  # seconds; the lease is renewed every 5, and a live bell hears that
+_DEAF_AFTER = 2  # hearing tests failed before this connection is polled on
+BEAT = 2.0  # seconds between two signs of life of a worker that waits
+
+
+class Station(Protocol):
+    """Where a worker stands between jobs. Whoever runs workers provides it."""
+
+    @property
+    def open(self) -> bool:
+        """Return whether a job may be claimed: not leaving, and not paused."""
+
+    @property
+    def leaving(self) -> bool:
+        """Return whether the worker should finish."""
+
+    def turn(self) -> bool:
+        """Wait until it is this worker's turn to claim; False if it was woken for another reason."""
+
+    def pass_on(self) -> None:
+        """Let the next idle worker have the turn: this one has a job."""
+
+    def rest(self, timeout: float, fd: int | None = None) -> bool:
+        """Wait for `fd`, for `timeout` seconds, or for word from outside; return True for word."""
+
+
+class Bell:
+    """Redis' word that a claim may find something, heard over the worker's own connection."""
+
+    def __init__(self, link: Link, keys: Keys, *, master: str, interval: float) -> None:
+        self._link = link
+        self._interval = interval
+        self._lease = keys.lease(master)
+        self._quiet = {self._lease, keys.workers()}
+        self._failed_tests = 0
+
+    def wait(self, station: Station, answer: Nothing) -> None:
+        """Return when it may be worth claiming again, or when there is word from outside.
+
+        Raises RedisUnavailable when the connection breaks. A connection over which not even
+        the renewal of the lease is heard is polled on from the second time.
+        """
+        if not self._link.tracking or self._failed_tests >= _DEAF_AFTER:
+            station.rest(self._interval * (0.75 + os.urandom(1)[0] / 512))
+            return
+        test_until = time.monotonic() + HEARING_TEST
+        while True:
+            pushed = self._link.pushed()
+            if self._lease in pushed:
+                self._failed_tests = 0
+                test_until = math.inf
+            if self._rings(pushed, answer):
+                return
+            if station.rest(min(BEAT, test_until - time.monotonic()), self._link.fileno()):
+                return
+            if time.monotonic() >= test_until:
+                self._failed_tests += 1
+                return
+
+    def redialled(self) -> None:
+        """Start over: the connection is a new one."""
+        self._failed_tests = 0
+
+    def _rings(self, pushed: set[bytes], answer: Nothing) -> bool:
+        """Return whether what was pushed since the answer makes another claim worth while."""
+        if answer is Nothing.ORPHAN:
+            return bool(pushed)
+        return FLUSHED in pushed or bool(pushed - self._quiet)
+
+
+class Alone:
+    """The station of a worker without a master: always on call, and told to leave by `stop`."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.leaving = False
+
+    @property
+    def open(self) -> bool:
+        """Return whether a job may be claimed."""
+        return not self.leaving
+
+    def stop(self) -> None:
+        """Have the worker finish its job in hand and leave. May be called by a signal handler."""
+        self.leaving = True
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._writer, b"!")
+
+    def turn(self) -> bool:
+        """Return at once: nobody else is there."""
+        return self.open
+
+    def pass_on(self) -> None:
+        """Do nothing: nobody else is there."""
+
+    def rest(self, timeout: float, fd: int | None = None) -> bool:
+        """Wait for `fd`, for `timeout` seconds, or for `stop`; return True for `stop`."""
+        poll = select.poll()
+        for number in (self._reader, fd):
+            if number is not None:
+                poll.register(number, select.POLLIN)
+        ready = poll.poll(max(0.0, timeout) * 1000)
+        return any(number == self._reader for number, _ in ready)
+
+    def close(self) -> None:
+        """Close the pipe."""
+        os.close(self._reader)
+        os.close(self._writer)

@@ -1,0 +1,138 @@
+"""What a job is: a function with a name on the wire, and how a payload's arguments fit it.
+
+Only what is registered runs: a name from Redis is looked up, never imported.
+"""
+
+import asyncio
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from forkresque.errors import ConfigError, InvalidArgs
+
+DEFAULT_QUEUE: Final = "default"
+
+
+class OnCrash(StrEnum):
+    """What becomes of a job whose worker died."""
+
+    REQUEUE = "requeue"  # back to the head of its queue; the third death goes to the failed list
+    FAIL = "fail"  # to the failed list at once, for what must not run twice
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A registered job.
+
+    `timeout` is in seconds, None for no limit. `least` and `most` positional arguments fit the
+    function; `most` is None when it takes any number.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    queue: str
+    timeout: float | None
+    on_crash: OnCrash
+    least: int
+    most: int | None
+
+    def check(self, args: Sequence[object]) -> None:
+        """Raise InvalidArgs if `args` are too few or too many for the function."""
+        if len(args) < self.least or (self.most is not None and len(args) > self.most):
+            raise InvalidArgs(f"{self.name} takes {self._wanted()}, got {len(args)}")
+
+    def run(self, args: Sequence[object]) -> object:
+        """Call the function; a coroutine is run to its end in this process' own event loop."""
+        result = self.function(*args)
+        return _loop().run(result) if inspect.iscoroutine(result) else result
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Return a call's arguments by position. Raises InvalidArgs if they do not fit."""
+        if not kwargs:
+            self.check(args)
+            return args
+        try:
+            bound = inspect.signature(self.function).bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidArgs(f"{self.name}: {error}") from error
+        bound.apply_defaults()  # a default between two given arguments has to be sent as well
+        return bound.args
+
+    def _wanted(self) -> str:
+        if self.most is None:
+            return f"at least {_arguments(self.least)}"
+        if self.least == self.most:
+            return _arguments(self.least)
+        return f"{self.least} to {_arguments(self.most)}"
+
+
+def define(
+    function: Callable[..., Any],
+    *,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    timeout: float | None = None,
+    on_crash: OnCrash | str = OnCrash.REQUEUE,
+) -> Definition:
+    """Describe `function` as a job. Raises ConfigError if it cannot be one.
+
+    Arguments travel by position, as in every Resque, so a job takes no keyword-only ones.
+    """
+    label = name or f"{function.__module__}.{function.__qualname__}"
+    if not label.strip():
+        raise ConfigError("a job needs a name, got an empty one")
+    check_queue_name(queue)
+    if timeout is not None and timeout <= 0:
+        raise ConfigError(f"the timeout of {label} must be more than 0 seconds, got {timeout}")
+    try:
+        policy = OnCrash(on_crash)
+    except ValueError:
+        raise ConfigError(
+            f"on_crash of {label} must be 'requeue' or 'fail', got {on_crash!r}"
+        ) from None
+    least, most = _arity(label, function)
+    return Definition(label, function, queue, timeout, policy, least, most)
+
+
+def check_queue_name(queue: str) -> None:
+    """Raise ConfigError for a name that some Resque could not read again."""
+    if not queue or "," in queue or any(character in queue for character in "\r\n\0"):
+        raise ConfigError(
+            f"{queue!r} cannot be a queue's name",
+            hint="use a name without commas and line ends, such as 'mail'",
+        )
+
+
+def _arity(label: str, function: Callable[..., Any]) -> tuple[int, int | None]:
+    least, most = 0, 0
+    unlimited = False
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
+            raise ConfigError(
+                f"job {label} takes {parameter.name!r} by keyword only; Resque has no keywords",
+                hint="make it an ordinary parameter",
+            )
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            unlimited = True
+            continue
+        most += 1
+        least += parameter.default is parameter.empty
+    return least, None if unlimited else most
+
+
+def _arguments(number: int) -> str:
+    return "1 argument" if number == 1 else f"{number} arguments"
+
+
+_runner: tuple[int, asyncio.Runner] | None = None
+
+
+def _loop() -> asyncio.Runner:
+    """Return this process' runner; a fork makes a new one."""
+    global _runner  # noqa: PLW0603 - one event loop for the process is the point
+    if _runner is None or _runner[0] != os.getpid():
+        _runner = (os.getpid(), asyncio.Runner())
+    return _runner[1]

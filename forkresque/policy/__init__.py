@@ -1,0 +1,1 @@
+"""Decisions, pure: no clock, no chance, no file and no socket in here."""

@@ -1,0 +1,64 @@
+"""Which process is which, so that a pid used twice is never taken for the first one."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+
+def start_of(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot, or None if there is none.
+
+    A zombie counts as none: it runs nothing any more.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return _start_by_psutil(pid) if not Path("/proc/self").exists() else None
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def describe(pid: int) -> str:
+    """Return a text that no other process of any host ever has: boot, PID namespace, pid, start."""
+    return f"{_boot()} {_namespace()} {pid} {start_of(pid) or 0}"
+
+
+def is_ours_to_judge(described: str) -> bool:
+    """Return whether a described process would be visible from here: same boot and namespace."""
+    return described.split(" ")[:2] == [_boot(), _namespace()]
+
+
+def is_alive(pid: int, start: int) -> bool:
+    """Return whether the process with this pid is the one that started then."""
+    return start_of(pid) == start
+
+
+def is_described_alive(described: str) -> bool:
+    """Return whether a process described here is alive still."""
+    pid, start = described.split(" ")[2:]
+    return is_alive(int(pid), int(start))
+
+
+def _start_by_psutil(pid: int) -> int | None:
+    try:
+        return int(psutil.Process(pid).create_time() * 100)
+    except psutil.Error:
+        return None
+
+
+@cache
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(int(psutil.boot_time()))
+
+
+@cache
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid").strip("pid:[]")  # noqa: PTH115 - no file there
+    except OSError:
+        return "0"

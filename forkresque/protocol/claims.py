@@ -1,0 +1,208 @@
+"""What one worker says to Redis about its jobs: claim and settle, packed beforehand.
+
+A worker's next job comes with the answer to the last one, so a job costs one round trip, and
+packing forty words for it would cost as much as the trip itself. Only what changes from job to
+job is filled in.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import count
+from typing import Any
+
+from forkresque.errors import BadKey
+from forkresque.protocol.connection import Link
+from forkresque.protocol.keys import Keys, to_bytes, to_text
+from forkresque.protocol.payload import encode, record_head
+from forkresque.protocol.script import VARYING, Prepared, Value, Varying, load
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerId:
+    """A worker as all Resques know it. `queues` are the patterns it was started with."""
+
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Return `host:pid`."""
+        return f"{self.host}:{self.pid}"
+
+    def __str__(self) -> str:
+        return f"{self.name}:{','.join(self.queues)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A job in hand. `suspect` says that some worker died with some payload lately."""
+
+    token: bytes
+    queue: str
+    raw: bytes
+    suspect: bool
+
+
+class Nothing(StrEnum):
+    """Why a claim brought no job."""
+
+    EMPTY = "EMPTY"  # no queue has one
+    PAUSED = "PAUSED"  # Ruby Resque's `pause-all-workers`
+    ORPHAN = "ORPHAN"  # the master's lease has run out
+    UNREGISTERED = "UNREG"  # a stranger removed this worker's records
+    BUSY = "BUSY"  # the slot holds a job that this process does not know
+    UNASKED = "NONE"  # the settle was not asked to claim
+
+
+class Outcome(StrEnum):
+    """How a job ended."""
+
+    DONE = "DONE"
+    FAIL = "FAIL"  # to the failed list
+    RETRY = "RETRY"  # to the delayed jobs, counted as a failure
+    REQUEUE = "REQUEUE"  # to the tail of its queue, not counted
+    RELEASE = "RELEASE"  # to the head of its queue, not counted
+    DROP = "DROP"  # nowhere, not counted
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The answer to a settle. `lost`: someone else has recovered the job; nothing changed."""
+
+    lost: bool
+    next: Claimed | Nothing
+    bad_key: bytes = b""
+
+
+class Tokens:
+    """Names for claims that no two claims share, whatever is forked, restarted or resent."""
+
+    def __init__(self, master_nonce: str) -> None:
+        self._head = f"{master_nonce}.{secrets.token_hex(8)}."
+        self._counter: Iterator[int] = count(1)
+
+    def fresh(self) -> bytes:
+        """Return a new token. It holds neither spaces nor line ends."""
+        return f"{self._head}{next(self._counter)}".encode()
+
+
+class Claims:
+    """The slot of one worker, over its own connection."""
+
+    def __init__(self, link: Link, keys: Keys, worker: WorkerId, *, master: str) -> None:
+        self._link = link
+        self._keys = keys
+        self._worker = worker
+        self._slot_keys: dict[str, Value | Varying] = {
+            "slot": keys.slot(str(worker)),
+            "record": keys.worker(str(worker)),
+            "workers": keys.workers(),
+            "lease": keys.lease(master),
+            "pause": keys.pause_all(),
+            "paused": keys.paused_queues(),
+            "suspects": keys.suspects(),
+            "queues": keys.queues(),
+        }
+        self._settle_keys: dict[str, Value | Varying] = {
+            "last": keys.last(str(worker)),
+            "processed": keys.stat("processed"),
+            "processed_by": keys.stat("processed", worker.name),
+            "failures": keys.stat("failed"),
+            "failures_by": keys.stat("failed", worker.name),
+            "failed": keys.failed(),
+            "schedule": keys.schedule(),
+        }
+        self.poll(())
+
+    def poll(self, queues: Sequence[str]) -> None:
+        """Take jobs from these queues from now on, the first before the second."""
+        self.queues = tuple(queues)
+        self._lists: dict[str, Value | Varying] = {
+            "worker": str(self._worker),
+            "list": [self._keys.queue(name) for name in queues],
+            "name_and_label": [text for name in queues for text in (to_bytes(name), encode(name))],
+        }
+        self._claim = load("claim").prepare(
+            token=VARYING, head=VARYING, **self._slot_keys, **self._lists
+        )
+        # DONE, FAIL and DROP move the job nowhere. Any key of ours will do, so that a cluster
+        # finds all keys in one place.
+        slot = self._keys.slot(str(self._worker))
+        self._settle = self._prepare_settle(target=slot, timestamps=slot, second=0)
+
+    def _prepare_settle(self, **place: Value) -> Prepared:
+        return load("settle").prepare(
+            token=VARYING,
+            outcome=VARYING,
+            entry=VARYING,
+            digest=VARYING,
+            next=VARYING,
+            head=VARYING,
+            **place,
+            **self._slot_keys,
+            **self._settle_keys,
+            **self._lists,
+        )
+
+    def claim(self, token: bytes, *, now: float, armed: bool = False) -> Claimed | Nothing:
+        """Claim the next job; with `armed`, have Redis tell when an EMPTY is no longer true.
+
+        Sending it again with the same token brings the same job.
+        """
+        call = self._claim.fill(token, record_head(self._worker.name, int(now)))
+        return _claimed(token, *self._link.call(call, armed=armed)[:4])
+
+    def settle(
+        self,
+        job: Claimed,
+        outcome: Outcome,
+        *,
+        now: float,
+        next_token: bytes = b"",
+        entry: bytes = b"",
+        digest: str = "",
+        due: int = 0,
+    ) -> Settled:
+        """Write how `job` ended, and claim the next one if there is a `next_token` for it.
+
+        `entry` is the failure record of FAIL, `due` the second of RETRY. Sending it again
+        changes nothing more. Raises BadKey, with nothing changed, if the job cannot go there.
+        """
+        prepared = self._settle
+        if outcome in (Outcome.RETRY, Outcome.REQUEUE, Outcome.RELEASE):
+            prepared = self._prepare_settle(**self._place(job, outcome, due))
+        answer = self._link.call(
+            prepared.fill(
+                job.token,
+                outcome.encode(),
+                entry,
+                digest.encode(),
+                next_token,
+                record_head(self._worker.name, int(now)),
+            )
+        )
+        match answer[0]:
+            case b"BADKEY":
+                raise BadKey(f"{to_text(answer[1])} holds another type; {outcome} must wait")
+            case b"LOST":
+                return Settled(lost=True, next=Nothing.UNASKED)
+        return Settled(lost=False, next=_claimed(next_token, *answer[2:6]), bad_key=answer[1])
+
+    def _place(self, job: Claimed, outcome: Outcome, due: int) -> dict[str, Value]:
+        delayed = outcome is Outcome.RETRY
+        return {
+            "target": self._keys.delayed(due) if delayed else self._keys.queue(job.queue),
+            "timestamps": self._keys.timestamps(job.raw),
+            "second": due,
+        }
+
+
+def _claimed(
+    token: bytes, word: bytes, queue: bytes = b"", raw: bytes = b"", suspects: Any = 0
+) -> Claimed | Nothing:
+    if word in (b"JOB", b"SAME"):
+        return Claimed(token, to_text(queue), raw, suspect=bool(suspects))
+    return Nothing(word.decode())

@@ -1,0 +1,291 @@
+"""Connections to Redis: where it is, how to ask, and what its errors mean to us.
+
+Nothing here asks twice. redis-py's own retries send a pop again when its reply was lost, and
+so lose a job; our callers ask again with the same token instead. A connection is closed when
+anything goes wrong between a question and its answer, so no answer is ever read by the next.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from forkresque.errors import ConfigError, RedisRefused, RedisUnavailable
+from forkresque.protocol.script import Call, Scalar, pack
+
+SOCKET_TIMEOUT = 5.0
+_KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 4, 5, 6  # Linux: TCP_KEEPIDLE and so on
+# What a server answers that is no primary: nothing was done, and the address must be looked up
+# again. MasterDownError is a ClusterDownError.
+_ELSEWHERE = (ReadOnlyError, ClusterDownError)
+
+_CACHING = pack("CLIENT", "CACHING", "YES")  # track what the next command reads
+
+FLUSHED = b""  # stands for "every key" among the keys that a push names
+
+
+class Caller(Protocol):
+    """Whatever sends a command and returns Redis' answer: a Link or a Client."""
+
+    def call(self, call: Call) -> Any:
+        """Call a script. Raises RedisUnavailable or RedisRefused."""
+
+    def command(self, *words: Scalar) -> Any:
+        """Send one command. Raises RedisUnavailable or RedisRefused."""
+
+
+def masked(url: str) -> str:
+    """Return `url` without its password, for messages."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    place = f"{parts.username or ''}:***@{parts.hostname or ''}"
+    place += f":{parts.port}" if parts.port else ""
+    return urlunsplit((parts.scheme, place, parts.path, parts.query, parts.fragment))
+
+
+class Target:
+    """Which Redis, and how to connect to it."""
+
+    def __init__(self, url: str, *, timeout: float = SOCKET_TIMEOUT) -> None:
+        self.url = url
+        self.timeout = timeout
+        self._pool_settings: dict[str, Any] = {
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 3,
+            "driver_info": None,
+            "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        }
+        if not url.startswith("unix:"):
+            self._pool_settings |= {
+                "socket_keepalive": True,
+                "socket_keepalive_options": {
+                    _KEEPALIVE_IDLE: 5,
+                    _KEEPALIVE_INTERVAL: 5,
+                    _KEEPALIVE_PROBES: 3,
+                },
+            }
+        self.pool()  # a bad address is reported here, not at the first job
+
+    def pool(self) -> redis.ConnectionPool:
+        """Return a pool that has not connected yet."""
+        try:
+            return redis.ConnectionPool.from_url(self.url, **self._pool_settings)
+        except (ValueError, TypeError, RedisError) as error:
+            raise ConfigError(
+                f"the Redis URL {masked(self.url)} cannot be used: {error}",
+                hint="use redis://host:port/db, rediss://…, unix:///path or embedded://",
+            ) from error
+
+    def link(self, *, tracking: bool = False) -> "Link":
+        """Return one connection for one thread, not connected yet."""
+        return Link(self, tracking=tracking)
+
+    def client(self) -> "Client":
+        """Return what any number of threads may use, before and after a fork."""
+        return Client(self)
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except _ELSEWHERE as error:
+        raise RedisUnavailable(f"{masked(url)} is no primary: {error}", sent=False) from error
+    except (ResponseError, AuthenticationError, AuthorizationError) as error:
+        raise RedisRefused(f"Redis at {masked(url)} refused: {error}") from error
+    except (RedisError, OSError) as error:
+        raise RedisUnavailable(f"no answer from Redis at {masked(url)}: {error}") from error
+
+
+class Link:
+    """One connection, for one thread of one process.
+
+    With `tracking`, Redis remembers what an `armed` call has read and pushes one message when
+    any of it changes. It remembers nothing else (OPTIN), so that a busy worker is not told of
+    every pop of its neighbours, and nothing of what this connection writes itself (NOLOOP).
+    """
+
+    def __init__(self, target: Target, *, tracking: bool = False) -> None:
+        self._url = target.url
+        pool = target.pool()
+        self._connection: Any = pool.connection_class(**pool.connection_kwargs)
+        self._wants_tracking = tracking
+        self.tracking = False  # whether Redis agreed
+        self._pushed: set[bytes] = set()
+
+    def call(self, call: Call, *, armed: bool = False) -> Any:
+        """Call a script. Raises RedisUnavailable or RedisRefused.
+
+        With `armed`, Redis pushes a message when a key that the script read changes, if it
+        agreed to; see `tracking`.
+        """
+        with _translated(self._url):
+            try:
+                return self._ask(call.by_digest, armed=armed)
+            except NoScriptError:
+                return self._ask(call.by_source, armed=armed)
+
+    def command(self, *words: Scalar, armed: bool = False) -> Any:
+        """Send one command; see `call`."""
+        with _translated(self._url):
+            return self._ask(pack(*words), armed=armed)
+
+    def heard(self, key: bytes) -> bool:
+        """Return whether a push that named `key` came along with the last answers."""
+        return key in self._pushed or FLUSHED in self._pushed
+
+    def pushed(self) -> set[bytes]:
+        """Return the keys that have changed since this was last asked, FLUSHED for all.
+
+        Reads whatever has arrived, in the socket and in the parser, and does not wait: a push
+        can come in the same read as the answer before it, where `select` does not see it.
+        """
+        with _translated(self._url):
+            while self._connection.is_connected and self._connection.can_read(0):
+                self._connection.read_response(push_request=True)
+        keys, self._pushed = self._pushed, set()
+        return keys
+
+    def fileno(self) -> int | None:
+        """Return the socket's descriptor, or None while there is no connection."""
+        sock = self._connection._sock  # noqa: SLF001 - redis-py offers no public way
+        return None if sock is None else sock.fileno()
+
+    def close(self) -> None:
+        """Close the connection. The next call opens it again."""
+        self._connection.disconnect()
+        self.tracking = False
+        self._pushed.clear()
+
+    def _connect(self) -> None:
+        if self._connection.is_connected:
+            return
+        self._pushed.clear()
+        self.tracking = False
+        self._connection.connect()
+        self._connection._parser.set_invalidation_push_handler(self._note)  # noqa: SLF001
+        if not self._wants_tracking:
+            return
+        try:
+            _exchange(self._connection, pack("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP"))
+            self.tracking = True
+        except ResponseError:
+            self._wants_tracking = False  # too old or not allowed: the caller polls
+
+    def _ask(self, packed: bytes, *, armed: bool) -> Any:
+        self._connect()
+        connection = self._connection
+        try:
+            if not (armed and self.tracking):
+                return _exchange(connection, packed)
+            _exchange(connection, _CACHING + packed)
+            return connection.read_response()
+        except _ELSEWHERE:
+            self.close()
+            raise
+
+    def _note(self, push: list[Any]) -> None:
+        self._pushed.update(push[1] if push[1] is not None else (FLUSHED,))
+
+
+class Client:
+    """Connections for any number of threads. After a fork the child opens its own."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._pool = target.pool()
+
+    def call(self, call: Call) -> Any:
+        """Call a script. Raises RedisUnavailable or RedisRefused."""
+        with self._connection() as connection:
+            try:
+                return _exchange(connection, call.by_digest)
+            except NoScriptError:
+                return _exchange(connection, call.by_source)
+
+    def command(self, *words: Scalar) -> Any:
+        """Send one command. Raises RedisUnavailable or RedisRefused."""
+        with self._connection() as connection:
+            return _exchange(connection, pack(*words))
+
+    def commands(self, *commands: tuple[Scalar, ...]) -> list[Any]:
+        """Send several commands in one go and return their answers; not a transaction."""
+        with self._connection() as connection:
+            connection.send_packed_command([pack(*words) for words in commands])
+            return [connection.read_response() for _ in commands]
+
+    def close(self) -> None:
+        """Close all connections. The next call opens one again."""
+        self._pool.disconnect()
+
+    @contextmanager
+    def _connection(self) -> Iterator[Any]:
+        with _translated(self._target.url):
+            try:
+                connection = self._pool.get_connection()
+            except (RedisError, OSError) as error:
+                if isinstance(error, AuthenticationError | AuthorizationError | ResponseError):
+                    raise
+                place = masked(self._target.url)
+                raise RedisUnavailable(
+                    f"cannot reach Redis at {place}: {error}", sent=False
+                ) from error
+            try:
+                yield connection
+            except ResponseError as error:
+                if isinstance(error, _ELSEWHERE):
+                    connection.disconnect()
+                raise
+            except BaseException:
+                connection.disconnect()
+                raise
+            finally:
+                self._pool.release(connection)
+
+
+def _exchange(connection: Any, packed: bytes) -> Any:
+    connection.send_packed_command([packed])
+    return connection.read_response()
+
+
+class RedisClock:
+    """Redis' time between two looks at it, by this machine's monotonic clock.
+
+    Good for what is shown and for where a job is put; what is due is decided in Redis.
+    """
+
+    def __init__(self, caller: Caller, *, fresh_for: float = 60.0) -> None:
+        self._caller = caller
+        self._fresh_for = fresh_for
+        self._offset = time.time() - time.monotonic()
+        self._asked_at = float("-inf")
+
+    def now(self) -> float:
+        """Return epoch seconds. Asks Redis when the last look is old, and raises as it does."""
+        if time.monotonic() - self._asked_at > self._fresh_for:
+            seconds, microseconds = self._caller.command("TIME")
+            self._asked_at = time.monotonic()
+            self._offset = int(seconds) + int(microseconds) / 1e6 - self._asked_at
+        return self.guess()
+
+    def guess(self) -> float:
+        """Return epoch seconds without asking, by the last look or by this machine's clock."""
+        return self._offset + time.monotonic()

@@ -1,0 +1,169 @@
+"""Jobs that wait for their second, and who may move them when it has come."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from forkresque.errors import BadKey, InvalidPayload
+from forkresque.protocol.connection import Link, RedisClock
+from forkresque.protocol.failure import failure_entry
+from forkresque.protocol.keys import Keys, to_text
+from forkresque.protocol.payload import parse
+from forkresque.protocol.script import load
+
+BATCH = 100  # the most that one script moves
+FOREIGN_TERM = 180  # seconds; what Ruby and node give their own scheduler locks
+
+
+class Lead(StrEnum):
+    """What a scheduler may do now."""
+
+    FOLLOW = "FOLLOW"  # another forkresque scheduler leads
+    BLOCKED = "BLOCKED"  # we lead, but a scheduler of another language holds its lock
+    PROMOTE = "PROMOTE"
+
+
+@dataclass(frozen=True, slots=True)
+class Leadership:
+    """What a scheduler may do now, and who is in the way of more."""
+
+    state: Lead
+    holder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A job whose second has come. `entry` is the failure record of one that has no queue."""
+
+    payload: bytes
+    queue: str
+    entry: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What a batch brought: how many moved and how many are left at that second."""
+
+    moved: int
+    left: int
+    fenced: bool = False
+
+
+class Delayed:
+    """The delayed jobs of one namespace."""
+
+    def __init__(self, link: Link, keys: Keys) -> None:
+        self._link = link
+        self._keys = keys
+        self.clock = RedisClock(link)
+
+    @property
+    def told(self) -> bool:
+        """Return whether Redis tells when the schedule changes."""
+        return self._link.tracking
+
+    def lead(self, token: str, *, term: float) -> Leadership:
+        """Take or renew the lead for `term` seconds. See lua/lead.lua."""
+        answer = self._link.call(
+            load("lead").pack(
+                leader=self._keys.leader(),
+                epoch=self._keys.epoch(),
+                foreign=self._foreign_locks(),
+                token=token,
+                term_ms=int(term * 1000),
+                foreign_term=FOREIGN_TERM,
+            )
+        )
+        if answer[0] == b"FOLLOW":
+            return Leadership(Lead.FOLLOW, to_text(answer[1]))
+        state = Lead.PROMOTE if answer[1] == b"1" else Lead.BLOCKED
+        return Leadership(state, to_text(answer[2]))
+
+    def resign(self, token: str) -> int:
+        """Give up every lock that is ours; return how many there were."""
+        locks = [self._keys.leader(), *self._foreign_locks()]
+        return int(self._link.call(load("resign").pack(lock=locks, token=token)))
+
+    def leader(self) -> str:
+        """Return the token of the scheduler that leads, or ""."""
+        return to_text(self._link.command("GET", self._keys.leader()) or b"")
+
+    def due(self) -> list[int]:
+        """Return seconds that have come, oldest first, at most a hundred.
+
+        A member that is not a number was not put there by a Resque; it is passed over.
+        """
+        now = self._link.command("TIME")[0]
+        found = self._link.command(
+            "ZRANGEBYSCORE", self._keys.schedule(), "-inf", now, "LIMIT", 0, BATCH
+        )
+        return [int(member) for member in found if member.lstrip(b"-").isdigit()]
+
+    def next_second(self) -> float | None:
+        """Return the first second at which something is due, or None.
+
+        With a tracking link, Redis tells when the schedule changes.
+        """
+        found = self._link.command("ZRANGE", self._keys.schedule(), 0, 0, "WITHSCORES", armed=True)
+        if not found:
+            return None
+        first = found[0]
+        return float(first[1] if isinstance(first, list) else found[1])
+
+    def batch(self, second: int) -> list[Due]:
+        """Read the first jobs due at `second`. Anything that is not a job is due to fail."""
+        found = self._link.command("LRANGE", self._keys.delayed(second), 0, BATCH - 1)
+        return [self._judged(raw) for raw in found]
+
+    def promote(self, second: int, jobs: Sequence[Due], *, token: str) -> Promotion:
+        """Move `jobs`, the first of their second, while `token` leads. See lua/promote.lua."""
+        answer = self._link.call(
+            load("promote").pack(
+                node_leader=self._keys.node_leader(),
+                node_master=self._keys.node_master(),
+                ruby_master=self._keys.ruby_master(),
+                schedule=self._keys.schedule(),
+                bucket=self._keys.delayed(second),
+                queues=self._keys.queues(),
+                failed=self._keys.failed(),
+                failures=self._keys.stat("failed"),
+                queue_and_timestamps=[
+                    key
+                    for job in jobs
+                    for key in (self._keys.queue(job.queue), self._keys.timestamps(job.payload))
+                ],
+                token=token,
+                second=second,
+                payload_and_name_and_entry=[
+                    text for job in jobs for text in (job.payload, job.queue, job.entry)
+                ],
+            )
+        )
+        match answer[0]:
+            case b"BADKEY":
+                raise BadKey(f"{to_text(answer[1])} holds another type; its jobs are not promoted")
+            case b"FENCED" | b"EARLY":
+                return Promotion(0, len(jobs), fenced=answer[0] == b"FENCED")
+        return Promotion(answer[1], answer[2])
+
+    def _foreign_locks(self) -> list[bytes]:
+        return [self._keys.node_leader(), self._keys.node_master(), self._keys.ruby_master()]
+
+    def _judged(self, raw: bytes) -> Due:
+        try:
+            queue = parse(raw).queue
+            reason = "" if queue else "a delayed job that names no queue"
+        except InvalidPayload as error:
+            queue, reason = None, str(error)
+        if queue:
+            return Due(raw, queue)
+        entry = failure_entry(
+            raw=raw,
+            exception="InvalidPayload",
+            error=reason,
+            backtrace=[],
+            worker="",
+            queue="",
+            failed_at=self.clock.now(),
+        )
+        return Due(raw, "", entry)

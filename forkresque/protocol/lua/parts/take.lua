@@ -1,0 +1,45 @@
+-- Take the head of the first queue that has one into the slot.
+--
+-- Expects the keys workers lease pause paused suspects slot record list*, and the arguments
+-- worker head name_and_label* (each queue's name, and the name as JSON text).
+
+local bad = "" -- a key of the wrong type that had to be skipped
+
+local function hindrance()
+  if redis.pcall("SISMEMBER", workers, worker) == 0 then return "UNREG" end
+  if redis.call("EXISTS", lease) == 0 then return "ORPHAN" end
+  if all_paused() then return "PAUSED" end
+end
+
+-- The record is a shadow for other clients, who parse it: only a payload that is JSON goes in
+-- as it is. Above 4 KB the check would cost more than the job; there the shape must do.
+local function shown(raw)
+  local fine
+  if #raw <= 4096 then
+    fine = pcall(cjson.decode, raw)
+  else
+    fine = string.sub(raw, 1, 1) == "{" and string.sub(raw, -1) == "}"
+  end
+  return fine and raw or '{"class":"(unreadable payload)","args":[]}'
+end
+
+local function take(token)
+  local why = hindrance()
+  if why then return {why} end
+  local resting = resting_queues()
+  for i = 0, #KEYS - first_list do
+    local name = ARGV[first_name_and_label + 2 * i]
+    if not resting[name] then
+      local raw = redis.pcall("LPOP", KEYS[first_list + i])
+      if type(raw) == "table" then
+        bad = KEYS[first_list + i]
+      elseif raw then
+        redis.call("SET", slot, token .. "\n" .. #name .. "\n" .. name .. raw)
+        local label = ARGV[first_name_and_label + 2 * i + 1]
+        redis.pcall("SET", record, head .. label .. ',"payload":' .. shown(raw) .. "}")
+        return {"JOB", name, raw, redis.call("EXISTS", suspects)}
+      end
+    end
+  end
+  return {"EMPTY"}
+end

@@ -1,0 +1,25 @@
+-- Make a worker known, or known again after a stranger removed it.
+--
+-- KEYS slot owner workers ping started kids masters lease other_kids
+-- ARGV worker master claim seen since sign ping_ttl lease_value lease_ms
+--
+--   claim       what `owner` shall say from now on: master, pid and start of the process
+--   seen        what the caller saw there; its master's set of workers is `other_kids`
+--   since,sign  the values of `started` and `ping`
+--
+-- Returns {OK}; {BUSY} when an earlier process with this id left a job in the slot, which must
+-- be recovered first; {CHANGED} when the owner is no longer the one that the caller saw. O(1).
+local current = redis.call("GET", owner) or ""
+if current ~= claim then
+  if current ~= seen then return {"CHANGED"} end
+  if redis.call("EXISTS", slot) == 1 then return {"BUSY"} end
+  redis.call("SREM", other_kids, worker)
+end
+redis.call("SADD", workers, worker)
+redis.call("SADD", kids, worker)
+redis.call("SADD", masters, master)
+redis.call("SET", owner, claim)
+redis.call("SET", started, since)
+redis.call("SET", ping, sign, "EX", ping_ttl)
+redis.call("SET", lease, lease_value, "PX", lease_ms, "NX")
+return {"OK"}

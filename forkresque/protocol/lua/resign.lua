@@ -1,0 +1,11 @@
+-- Give up every lock that is ours, so that the next leader need not wait.
+--
+-- KEYS lock*
+-- ARGV token
+--
+-- Returns how many there were.
+local given = 0
+for i = first_lock, #KEYS do
+  if redis.call("GET", KEYS[i]) == token then given = given + redis.call("DEL", KEYS[i]) end
+end
+return given

@@ -1,0 +1,70 @@
+-- Settle the job in hand, once, and claim the next one in the same call.
+--
+-- USES read slot pause take
+-- KEYS slot record last processed processed_by failures failures_by failed target schedule timestamps workers lease pause paused suspects queues list*
+-- ARGV worker token outcome entry second digest next head name_and_label*
+--
+--   last        string  the last token settled; `-` and a token when that claim was recovered
+--   failed      list    failure records; FAIL appends `entry`
+--   target      where the job goes: the bucket of `second` for RETRY, its queue for REQUEUE (tail)
+--               and RELEASE (head, nothing counted); any key for DONE, FAIL and DROP
+--   timestamps  set     the seconds at which this payload is due, for RETRY
+--   digest      of the payload, if a worker died with it before: the job ended, so it is cleared
+--   next        the token to claim the next job with, or "" to claim none
+--   the rest    see claim
+--
+-- Returns {OK, bad key or "", answer of the claim...}; {ALREADY, ...} when this token was settled
+-- before; {LOST} when it is unknown or was recovered, and nothing was changed; {BADKEY, key} when
+-- the job cannot go where it should, and nothing was changed. O(queues).
+local held = redis.call("GET", slot)
+if not held or not starts(held, token .. "\n") then
+  if held and next ~= "" and starts(held, next .. "\n") then
+    local name, raw = held_job(held)
+    return {"ALREADY", "", "JOB", name, raw, redis.call("EXISTS", suspects)}
+  end
+  local done = redis.call("GET", last)
+  if done ~= token and (next == "" or done ~= "-" .. next) then return {"LOST"} end
+  if next == "" or held then return {"ALREADY", "", "NONE"} end
+  return {"ALREADY", bad, unpack(take(next))}
+end
+
+local moves = outcome == "RETRY" or outcome == "REQUEUE" or outcome == "RELEASE"
+if outcome == "FAIL" and not fits(failed, "list") then return {"BADKEY", failed} end
+if moves and not fits(target, "list") then return {"BADKEY", target} end
+if outcome == "RETRY" then
+  if not fits(schedule, "zset") then return {"BADKEY", schedule} end
+  if not fits(timestamps, "set") then return {"BADKEY", timestamps} end
+end
+
+local name, raw = held_job(held)
+local taken = next ~= "" and take(next) or {"NONE"}
+if taken[1] ~= "JOB" then -- else the next claim has overwritten slot and record
+  redis.call("DEL", slot, record)
+  redis.call("SET", last, token, "EX", 3600)
+end
+
+local function count(key)
+  local reply = redis.pcall("INCR", key)
+  if type(reply) == "table" then bad = key end
+end
+
+if outcome == "DONE" then
+  count(processed)
+  count(processed_by)
+elseif outcome == "FAIL" or outcome == "RETRY" then
+  count(failures)
+  count(failures_by)
+end
+if outcome == "FAIL" then
+  redis.call("RPUSH", failed, entry)
+elseif moves then
+  redis.call(outcome == "RELEASE" and "LPUSH" or "RPUSH", target, raw)
+end
+if outcome == "RETRY" then
+  redis.call("SADD", timestamps, "delayed:" .. second)
+  redis.call("ZADD", schedule, second, second)
+elseif moves then
+  redis.pcall("SADD", queues, name)
+end
+if digest ~= "" then redis.pcall("HDEL", suspects, digest, digest .. ":host") end
+return {"OK", bad, unpack(taken)}

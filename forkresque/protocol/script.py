@@ -1,0 +1,144 @@
+"""Lua scripts, called by name. The header of the file is the signature.
+
+A script's first comment holds a line `-- KEYS a b c*` and a line `-- ARGV x y*`. The names
+become Lua locals (a name with a star, always last, takes any number of values and becomes
+`first_<name>`, the index of the first). Python gives values by the same names; a missing or
+unknown one is a TypeError. A line `-- USES part` puts `lua/parts/<part>.lua` in front.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Final
+
+Scalar = bytes | str | int
+Value = Scalar | Sequence[Scalar]
+
+_HEADER = re.compile(r"^-- (KEYS|ARGV|USES)((?: +[a-z_]+\*?)*)$", re.MULTILINE)
+
+
+class Varying:
+    """Stands for a value that is given at each call of a `Prepared`."""
+
+
+VARYING: Final = Varying()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A command, packed. `by_digest` is what to send; `by_source` if Redis forgot the script."""
+
+    by_digest: bytes
+    by_source: bytes
+
+
+def pack_value(value: Scalar) -> bytes:
+    """Return one RESP bulk string."""
+    raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
+    return b"$%d\r\n%b\r\n" % (len(raw), raw)
+
+
+def pack(*values: Scalar) -> bytes:
+    """Return one RESP command."""
+    return b"*%d\r\n" % len(values) + b"".join(map(pack_value, values))
+
+
+class Script:
+    """One Lua file. Stateless and immutable, so that it may be shared by all connections."""
+
+    def __init__(self, name: str, source: str) -> None:
+        header = {kind: names.split() for kind, names in _HEADER.findall(source)}
+        self.name = name
+        self.keys: list[str] = header["KEYS"]
+        self.args: list[str] = header["ARGV"]
+        parts = [_read(f"parts/{part}.lua") for part in header.get("USES", [])]
+        self.source = "\n".join([_prelude(self.keys, self.args), *parts, source])
+        self.digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    def prepare(self, **values: Value | Varying) -> "Prepared":
+        """Pack everything but the values given as VARYING, for a call made again and again."""
+        return Prepared(self, values)
+
+    def pack(self, **values: Value) -> Call:
+        """Pack one call."""
+        return self.prepare(**values).fill()
+
+    def flatten(self, values: dict[str, Value | Varying]) -> tuple[int, list[bytes | str]]:
+        """Return the number of keys, and each argument: packed, or the name of a varying one."""
+        wanted = [name.rstrip("*") for name in (*self.keys, *self.args)]
+        if sorted(wanted) != sorted(values):
+            missing, unknown = set(wanted) - set(values), set(values) - set(wanted)
+            raise TypeError(f"{self.name}: missing {sorted(missing)}, unknown {sorted(unknown)}")
+        keys = [piece for name in self.keys for piece in _pieces(name, values)]
+        args = [piece for name in self.args for piece in _pieces(name, values)]
+        return len(keys), keys + args
+
+
+class Prepared:
+    """A call of which only some values change. `fill` takes those, in the header's order."""
+
+    def __init__(self, script: Script, values: dict[str, Value | Varying]) -> None:
+        key_count, pieces = script.flatten(values)
+        head, key_count_packed = b"*%d\r\n" % (len(pieces) + 3), pack_value(key_count)
+        self._by_digest = b"".join(
+            (head, pack_value("EVALSHA"), pack_value(script.digest), key_count_packed)
+        )
+        self._by_source = b"".join(
+            (head, pack_value("EVAL"), pack_value(script.source), key_count_packed)
+        )
+        self._segments = [b""]
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                self._segments[-1] += piece
+            else:
+                self._segments.append(b"")
+
+    def fill(self, *values: bytes) -> Call:
+        """Return the call with the varying `values` in their places."""
+        segments = self._segments
+        if len(values) != len(segments) - 1:
+            raise TypeError(f"{len(segments) - 1} values vary, got {len(values)}")
+        parts = [segments[0]]
+        for value, segment in zip(values, segments[1:], strict=True):
+            parts.append(b"$%d\r\n%b\r\n" % (len(value), value))
+            parts.append(segment)
+        tail = b"".join(parts)
+        return Call(self._by_digest + tail, self._by_source + tail)
+
+
+@cache
+def load(name: str) -> Script:
+    """Return the script `lua/<name>.lua`, read and checked once."""
+    return Script(name, _read(f"{name}.lua"))
+
+
+def _read(path: str) -> str:
+    return resources.files(__package__).joinpath("lua", path).read_text("utf-8")
+
+
+def _pieces(name: str, values: dict[str, Value | Varying]) -> list[bytes | str]:
+    value = values[name.rstrip("*")]
+    if isinstance(value, Varying):
+        return [name]
+    if name.endswith("*"):
+        if isinstance(value, bytes | str | int):
+            raise TypeError(f"{name} takes a sequence, got {value!r}")
+        return [pack_value(item) for item in value]
+    if not isinstance(value, bytes | str | int):
+        raise TypeError(f"{name} takes one value, got {value!r}")
+    return [pack_value(value)]
+
+
+def _prelude(keys: list[str], args: list[str]) -> str:
+    """Return Lua that names the keys and arguments as the header does."""
+    lines = []
+    for table, names in (("KEYS", keys), ("ARGV", args)):
+        for index, name in enumerate(names, start=1):
+            if name.endswith("*"):
+                lines.append(f"local first_{name[:-1]} = {index}")
+            else:
+                lines.append(f"local {name} = {table}[{index}]")
+    return "\n".join(lines)

@@ -1,0 +1,216 @@
+"""Jobs as Redis keeps them: queued, delayed and failed. One method for each atomic operation.
+
+A request carries its producer's id and number, so that sending it again adds nothing. What
+only looks around (sizes, pages of a list) is here too.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from secrets import token_hex
+
+from forkresque.errors import AlreadyScheduled, BadKey, RedisRefused
+from forkresque.protocol.connection import Client, RedisClock
+from forkresque.protocol.keys import Keys, to_text
+from forkresque.protocol.script import load
+
+REMEMBER_REQUESTS = 600  # seconds for which a request sent again adds nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One thing that one producer asks for. `str(request)` can be kept and parsed again."""
+
+    producer: str
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.producer}:{self.sequence}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Request":
+        """Return the request that `str` gave. Raises ValueError for any other text."""
+        producer, _, sequence = text.rpartition(":")
+        return cls(producer, int(sequence))
+
+
+class Producer:
+    """Numbers requests. It must ask for one thing at a time: keep one for each thread.
+
+    When an answer got lost the producer must not be used again, so that its last request
+    can be sent again at any time; take a new one.
+    """
+
+    def __init__(self) -> None:
+        self._id = token_hex(12)
+        self._numbers: Iterator[int] = count(1)
+
+    def request(self) -> Request:
+        """Return the next request."""
+        return Request(self._id, next(self._numbers))
+
+
+class Store:
+    """The jobs of one namespace."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self.client = client
+        self.keys = keys
+        self.clock = RedisClock(client)
+
+    def enqueue(self, queue: str, payload: bytes, *, request: Request, front: bool = False) -> None:
+        """Put `payload` on `queue`, once. See lua/enqueue.lua."""
+        answer = self.client.call(
+            load("enqueue").pack(
+                queue=self.keys.queue(queue),
+                queues=self.keys.queues(),
+                producer=self.keys.producer(request.producer),
+                payload=payload,
+                name=queue,
+                sequence=request.sequence,
+                remember=REMEMBER_REQUESTS,
+                front="1" if front else "",
+            )
+        )
+        _refuse_bad_key(answer)
+
+    def enqueue_at(
+        self, second: int, payload: bytes, *, request: Request, unique: bool = False
+    ) -> None:
+        """Keep `payload` until `second`. See lua/enqueue_at.lua.
+
+        Raises AlreadyScheduled if it is to be `unique` and an equal one waits for that second.
+        """
+        answer = self.client.call(
+            load("enqueue_at").pack(
+                bucket=self.keys.delayed(second),
+                schedule=self.keys.schedule(),
+                timestamps=self.keys.timestamps(payload),
+                producer=self.keys.producer(request.producer),
+                payload=payload,
+                second=second,
+                unique="1" if unique else "",
+                sequence=request.sequence,
+                remember=REMEMBER_REQUESTS,
+            )
+        )
+        _refuse_bad_key(answer)
+        if answer[0] == b"EXISTS":
+            raise AlreadyScheduled(f"an equal job is scheduled for second {second} already")
+
+    def requeue_failed(self, entry: bytes, payload: bytes, queue: str, *, request: Request) -> bool:
+        """Put a failed job back on `queue`; return False if its record is gone."""
+        answer = self.client.call(
+            load("requeue_failed").pack(
+                failed=self.keys.failed(),
+                queue=self.keys.queue(queue),
+                queues=self.keys.queues(),
+                producer=self.keys.producer(request.producer),
+                entry=entry,
+                payload=payload,
+                name=queue,
+                sequence=request.sequence,
+                remember=REMEMBER_REQUESTS,
+            )
+        )
+        _refuse_bad_key(answer)
+        return bool(answer[0] != b"MOVED")
+
+    def remove_failed(self, entry: bytes) -> bool:
+        """Remove one failure record by its bytes; return whether there was one."""
+        return bool(self.client.command("LREM", self.keys.failed(), 1, entry))
+
+    # -- looking around ----------------------------------------------------------------------
+
+    def queues(self) -> list[str]:
+        """Return the names of all queues, sorted."""
+        return sorted(map(to_text, self.client.command("SMEMBERS", self.keys.queues())))
+
+    def lengths(self, queues: Sequence[str]) -> list[int]:
+        """Return how many jobs wait in each queue."""
+        commands = [("LLEN", self.keys.queue(name)) for name in queues]
+        return [int(length) for length in self.client.commands(*commands)]
+
+    def peek(self, queue: str, start: int, stop: int) -> list[bytes]:
+        """Return the payloads from `start` to `stop`, both included; negative from the tail."""
+        return list(self.client.command("LRANGE", self.keys.queue(queue), start, stop))
+
+    def failed(self, start: int, stop: int) -> list[bytes]:
+        """Return failure records from `start` to `stop`, oldest first, both included."""
+        return list(self.client.command("LRANGE", self.keys.failed(), start, stop))
+
+    def failed_count(self) -> int:
+        """Return the number of failure records."""
+        return int(self.client.command("LLEN", self.keys.failed()))
+
+    def delayed_count(self) -> int:
+        """Return how many jobs wait for their second."""
+        members = self.client.command("ZRANGE", self.keys.schedule(), 0, -1)
+        seconds = [int(member) for member in members if member.lstrip(b"-").isdigit()]
+        lengths = self.client.commands(*(("LLEN", self.keys.delayed(at)) for at in seconds))
+        return sum(map(int, lengths))
+
+    def delayed_at(self, second: int, start: int, stop: int) -> list[bytes]:
+        """Return the payloads due at `second`, both ends included."""
+        return list(self.client.command("LRANGE", self.keys.delayed(second), start, stop))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs succeeded (`processed`) and `failed`, ever."""
+        names = ("processed", "failed")
+        values = self.client.commands(*(("GET", self.keys.stat(name)) for name in names))
+        return {name: int(value or 0) for name, value in zip(names, values, strict=True)}
+
+    # -- pausing for everybody ---------------------------------------------------------------
+
+    def pause_all(self) -> None:
+        """Pause every worker of this namespace: ours, and Ruby Resque's."""
+        self.client.command("SET", self.keys.pause_all(), "true")
+
+    def resume_all(self) -> None:
+        """Let every worker of this namespace claim again."""
+        self.client.command("DEL", self.keys.pause_all())
+
+    def pause_queues(self, queues: Sequence[str]) -> None:
+        """Have our workers leave these queues alone; other clients know nothing of it."""
+        self.client.command("SADD", self.keys.paused_queues(), *queues)
+
+    def resume_queues(self, queues: Sequence[str]) -> None:
+        """Have our workers take from these queues again."""
+        self.client.command("SREM", self.keys.paused_queues(), *queues)
+
+    def paused_queues(self) -> list[str]:
+        """Return the queues that our workers leave alone, sorted."""
+        return sorted(map(to_text, self.client.command("SMEMBERS", self.keys.paused_queues())))
+
+    def all_paused(self) -> bool:
+        """Return whether Ruby Resque's pause key says `true`."""
+        word = self.client.command("GET", self.keys.pause_all())
+        return bool(word) and word.strip().lower() == b"true"
+
+
+def _refuse_bad_key(answer: list[bytes]) -> None:
+    if answer[0] == b"BADKEY":
+        raise BadKey(
+            f"{to_text(answer[1])} holds another type than Resque keeps there; nothing was changed",
+            hint="look at it with the TYPE command, and rename or delete it",
+        )
+
+
+def check_server(client: Client, namespace: str) -> None:
+    """Refuse a Redis on which jobs would get lost or nothing would work. Raises RedisRefused."""
+    info = client.command("INFO")
+    text = info.decode("utf-8", "replace") if isinstance(info, bytes) else str(info)
+    facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    if facts.get("role", "master") != "master":
+        raise RedisRefused("this Redis is a replica", hint="give the address of its primary")
+    if facts.get("cluster_enabled") == "1" and not ("{" in namespace and "}" in namespace):
+        raise RedisRefused(
+            f"this is a Redis Cluster and the namespace {namespace!r} has no hash tag",
+            hint="use a namespace such as {resque}, so that all keys live on one node",
+        )
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise RedisRefused(
+            f"this Redis may throw jobs away: maxmemory-policy is {policy}",
+            hint="CONFIG SET maxmemory-policy noeviction",
+        )

@@ -1,0 +1,226 @@
+"""Put jobs on queues, and look at what is there. Safe to use from any number of threads."""
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from forkresque.errors import (
+    ConfigError,
+    EnqueueUnknown,
+    InvalidArgs,
+    RedisUnavailable,
+)
+from forkresque.jobs import check_queue_name
+from forkresque.policy.backoff import Backoff
+from forkresque.protocol.connection import Client
+from forkresque.protocol.failure import Failure, parse_failure
+from forkresque.protocol.keys import Keys
+from forkresque.protocol.payload import encode_job
+from forkresque.protocol.store import Producer, Request, Store
+
+ENQUEUE_TIMEOUT = 5.0  # seconds for which an enqueue is tried again before it raises
+
+T = TypeVar("T")
+Duration = float | timedelta
+Moment = float | datetime
+
+
+def seconds(duration: Duration) -> float:
+    """Return a length of time in seconds. Raises InvalidArgs for one that is not finite."""
+    value = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+    if not math.isfinite(value):
+        raise InvalidArgs(f"a duration must be finite, got {duration!r}")
+    return value
+
+
+def epoch(moment: Moment) -> float:
+    """Return a moment as epoch seconds. Raises InvalidArgs for a datetime without a zone."""
+    if isinstance(moment, datetime):
+        if moment.tzinfo is None:
+            raise InvalidArgs(
+                f"{moment!r} has no time zone, so it names no moment",
+                hint="use datetime(..., tzinfo=timezone.utc) or epoch seconds",
+            )
+        return moment.timestamp()
+    value = float(moment)
+    if not math.isfinite(value) or value < 0:
+        raise InvalidArgs(f"a moment must be finite and not before 1970, got {moment!r}")
+    return value
+
+
+class Queue:
+    """The queues of one namespace, for producers and for those who look."""
+
+    def __init__(self, client: Client, keys: Keys, *, allow_bigint: bool = False) -> None:
+        self.store = Store(client, keys)
+        self._allow_bigint = allow_bigint
+        self._local = _Producers()
+
+    def enqueue(
+        self,
+        queue: str,
+        name: str,
+        args: Sequence[object] = (),
+        *,
+        front: bool = False,
+        request_id: str | None = None,
+    ) -> bool:
+        """Put a job on `queue`, and return True once Redis has it.
+
+        Raises InvalidArgs for what JSON cannot carry, RedisUnavailable when nothing was stored,
+        and EnqueueUnknown when the answer got lost; its `request_id` makes asking again safe.
+        """
+        payload = self._payload(queue, name, args)
+        self._send(
+            lambda request: self.store.enqueue(queue, payload, request=request, front=front),
+            request_id,
+        )
+        return True
+
+    def enqueue_in(
+        self,
+        delay: Duration,
+        queue: str,
+        name: str,
+        args: Sequence[object] = (),
+        *,
+        unique: bool = False,
+        request_id: str | None = None,
+    ) -> bool:
+        """Put a job on `queue` when `delay` has passed by Redis' clock; never early.
+
+        With `unique` an equal job for the same second raises AlreadyScheduled, as in node-resque.
+        """
+        due = self._retrying(self.store.clock.now) + seconds(delay)
+        return self.enqueue_at(due, queue, name, args, unique=unique, request_id=request_id)
+
+    def enqueue_at(
+        self,
+        moment: Moment,
+        queue: str,
+        name: str,
+        args: Sequence[object] = (),
+        *,
+        unique: bool = False,
+        request_id: str | None = None,
+    ) -> bool:
+        """Put a job on `queue` at `moment`, rounded up to a whole second; see `enqueue_in`."""
+        payload = self._payload(queue, name, args)
+        second = max(0, math.ceil(epoch(moment)))
+        self._send(
+            lambda request: self.store.enqueue_at(second, payload, request=request, unique=unique),
+            request_id,
+        )
+        return True
+
+    # -- looking around ----------------------------------------------------------------------
+
+    def queues(self) -> list[str]:
+        """Return the names of all queues, sorted."""
+        return self.store.queues()
+
+    def length(self, queue: str) -> int:
+        """Return how many jobs wait in `queue`; delayed ones do not count."""
+        return self.store.lengths([queue])[0]
+
+    def lengths(self) -> dict[str, int]:
+        """Return how many jobs wait in each queue."""
+        names = self.queues()
+        return dict(zip(names, self.store.lengths(names), strict=True))
+
+    def peek(self, queue: str, start: int = 0, stop: int = -1) -> list[bytes]:
+        """Return the payloads from `start` to `stop`, both included, without taking them."""
+        return self.store.peek(queue, start, stop)
+
+    def delayed_count(self) -> int:
+        """Return how many jobs wait for their second."""
+        return self.store.delayed_count()
+
+    def failed_count(self) -> int:
+        """Return how many failure records there are."""
+        return self.store.failed_count()
+
+    def failed(self, start: int = 0, stop: int = -1) -> list[Failure]:
+        """Return failed jobs, oldest first, from `start` to `stop`, both included."""
+        return [parse_failure(entry) for entry in self.store.failed(start, stop)]
+
+    def retry_failed(self, failure: Failure, *, queue: str | None = None) -> bool:
+        """Put a failed job back on its queue, bytes unchanged; return False if it is gone."""
+        target = queue or failure.queue
+        if not failure.payload or not target:
+            raise InvalidArgs(
+                f"failed job {failure.id} has no readable payload or no queue",
+                hint="name a queue, or look at it and remove it",
+            )
+        return self._send(
+            lambda request: self.store.requeue_failed(
+                failure.raw_entry, failure.payload, target, request=request
+            ),
+            None,
+        )
+
+    def remove_failed(self, failure: Failure) -> bool:
+        """Remove a failed job; return False if it is gone."""
+        return self.store.remove_failed(failure.raw_entry)
+
+    # -- asking until there is an answer -----------------------------------------------------
+
+    def _payload(self, queue: str, name: str, args: Sequence[object]) -> bytes:
+        try:
+            check_queue_name(queue)
+        except ConfigError as error:
+            raise InvalidArgs(str(error), hint=error.hint) from error
+        return encode_job(queue, name, args, allow_bigint=self._allow_bigint)
+
+    def _send(self, send: Callable[[Request], T], request_id: str | None) -> T:
+        """Ask with one request until Redis answers or patience ends."""
+        if request_id is not None:
+            request = Request.parse(request_id)
+        else:
+            request = self._local.producer().request()
+        try:
+            return self._retrying(lambda: send(request))
+        except RedisUnavailable as error:
+            if not error.sent and request_id is None:
+                raise
+            self._local.retire()
+            raise EnqueueUnknown(
+                f"the job may or may not be stored: {error}",
+                request_id=str(request),
+                hint="enqueue again with this request_id; within ten minutes it adds nothing twice",
+            ) from error
+
+    def _retrying(self, ask: Callable[[], T]) -> T:
+        """Ask until there is an answer or patience ends; `sent` if any attempt may have been."""
+        backoff = Backoff(first=0.05, most=1.0)
+        deadline = time.monotonic() + ENQUEUE_TIMEOUT
+        sent = False
+        while True:
+            try:
+                return ask()
+            except RedisUnavailable as error:
+                sent = error.sent = error.sent or sent
+                pause = backoff.next(jitter=os.urandom(1)[0] / 255)
+                if time.monotonic() + pause > deadline:
+                    raise
+                threading.Event().wait(pause)
+
+
+class _Producers(threading.local):
+    """One producer a thread; a forked child takes a new one, or both would number alike."""
+
+    def __init__(self) -> None:
+        self.retire()
+
+    def retire(self) -> None:
+        self._pid = os.getpid()
+        self._producer = Producer()
+
+    def producer(self) -> Producer:
+        if self._pid != os.getpid():
+            self.retire()
+        return self._producer

@@ -1,0 +1,99 @@
+"""Scheduler: one of all leads, and moves delayed jobs to their queues when their second comes."""
+
+import logging
+import math
+import secrets
+import time
+from dataclasses import dataclass
+
+from forkresque.errors import BadKey
+from forkresque.protocol.delayed import Delayed, Lead, Leadership
+
+log = logging.getLogger("forkresque.scheduler")
+
+TERM = 15.0  # seconds the lead lasts without being renewed
+RENEWAL = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one look brought: jobs promoted, and how long nothing more will be due."""
+
+    promoted: int
+    pause: float
+
+
+class Scheduler:
+    """Leads or follows. Whoever runs it calls `step`, again and again.
+
+    `name` is what other schedulers see as the holder of the lock: `host:pid`. Promotion is
+    fenced: every batch compares the locks inside Redis, so one who has lost the lead without
+    knowing it moves nothing.
+    """
+
+    def __init__(self, delayed: Delayed, *, name: str, interval: float = 1.0) -> None:
+        self._delayed = delayed
+        self._token = f"{name}:{secrets.token_hex(8)}"
+        self._interval = interval
+        self._renew_at = -math.inf
+        self._state = Leadership(Lead.FOLLOW)
+        self._passed_over: set[int] = set()
+
+    @property
+    def state(self) -> Lead:
+        """Return what this scheduler may do."""
+        return self._state.state
+
+    def step(self) -> Pass:
+        """Renew or seek the lead, and promote one batch of what is due if it is ours to do.
+
+        Returns without waiting. Raises RedisUnavailable and RedisRefused.
+        """
+        self._renew()
+        if self.state is not Lead.PROMOTE:
+            return Pass(0, max(0.0, self._renew_at - time.monotonic()))
+        for second in self._delayed.due():
+            promoted = self._promote(second)
+            if promoted:
+                return Pass(promoted, 0.0)
+            if self.state is not Lead.PROMOTE:
+                return Pass(0, 0.0)
+        return Pass(0, self._until_next())
+
+    def resign(self) -> None:
+        """Give up the lead, so that another scheduler need not wait for it to run out."""
+        self._state, self._renew_at = Leadership(Lead.FOLLOW), -math.inf
+        self._delayed.resign(self._token)
+
+    def _renew(self) -> None:
+        if time.monotonic() < self._renew_at:
+            return
+        before, self._state = self._state, self._delayed.lead(self._token, term=TERM)
+        self._renew_at = time.monotonic() + RENEWAL
+        if self._state.state is not before.state:
+            log.info("scheduler=%s holder=%s", self._state.state.lower(), self._state.holder)
+
+    def _promote(self, second: int) -> int:
+        try:
+            jobs = self._delayed.batch(second)
+            result = self._delayed.promote(second, jobs, token=self._token)
+        except BadKey as error:
+            if second not in self._passed_over:
+                log.error("second=%s is passed over: %s", second, error)  # noqa: TRY400
+                self._passed_over.add(second)
+            return 0
+        if result.fenced:
+            log.warning("the lead was lost before its term was over")
+            self._state, self._renew_at = Leadership(Lead.FOLLOW), -math.inf
+        return result.moved
+
+    def _until_next(self) -> float:
+        """Return for how long there is nothing to do, unless the schedule changes.
+
+        Where Redis does not tell of a change that is one interval, else until the next second.
+        """
+        pause = max(0.0, self._renew_at - time.monotonic())
+        second = self._delayed.next_second()
+        if second is not None:
+            pause = min(pause, max(second - self._delayed.clock.now(), 0.01))
+        return pause if self._delayed.told else min(pause, self._interval)

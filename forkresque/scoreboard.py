@@ -1,0 +1,160 @@
+"""What every process of one master does now, in shared memory.
+
+A seat for each child, a block that the clerk fills and a block of orders that the master
+fills. One writer a word; readers never lock. A word is 64 bits wide and written in one go,
+so a reader sees it whole, though words of one seat may be of different moments.
+"""
+
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from enum import IntEnum
+from typing import Final, TypeVar
+
+LAYOUT: Final = 1  # raise it when a word changes its meaning
+_WORD, _BLOCK_WORDS, _NAME_AT, _NAME_SIZE = 8, 32, 192, 64
+_BLOCK = _WORD * _BLOCK_WORDS
+
+
+class Role(IntEnum):
+    """What a child is for."""
+
+    NONE = 0
+    CLERK = 1
+    WORKER = 2
+
+
+class Phase(IntEnum):
+    """Where a child is in its life."""
+
+    EMPTY = 0  # nobody sits here
+    BOOT = 1
+    IDLE = 2  # waits for the baton
+    CALL = 3  # claims, or waits for Redis to tell of a job
+    RUN = 4
+    SETTLE = 5
+    DRAIN = 6  # takes nothing more
+    LEFT = 7  # has put its books in order, and is about to exit
+
+
+def _word(index: int, doc: str) -> property:
+    """Return a property for one word of a block."""
+
+    def read(block: "_Block") -> int:
+        return block.words[index]
+
+    def write(block: "_Block", value: int) -> None:
+        block.words[index] = value
+
+    return property(read, write, doc=doc)
+
+
+class _Block:
+    __slots__ = ("text", "words")
+
+    def __init__(self, memory: memoryview) -> None:
+        self.words = memory.cast("q")
+        self.text = memory[_NAME_AT : _NAME_AT + _NAME_SIZE]
+
+
+class Orders(_Block):
+    """What the master wants; its children read it before each claim."""
+
+    __slots__ = ()
+    layout = _word(0, "The meaning of all words.")
+    draining = _word(1, "1: claim nothing more, ever.")
+    paused = _word(2, "1: claim nothing for now.")
+    wanted = _word(3, "How many workers there should be.")
+    started_ns = _word(4, "Monotonic time at which the master started.")
+
+
+class Books(_Block):
+    """What the clerk knows."""
+
+    __slots__ = ()
+    waiting = _word(0, "Jobs in queues that may be claimed from, at the last look.")
+    standing_ns = _word(1, "Monotonic time since which jobs have waited, 0 for none.")
+    reached_ns = _word(2, "Monotonic time since which Redis has answered, 0 while it does not.")
+    leads = _word(3, "0 follows, 1 leads, 2 leads and promotes.")
+    redials = _word(4, "Raised when connections to Redis should be made anew.")
+    promoted = _word(5, "Delayed jobs promoted.")
+    recovered = _word(6, "Jobs of dead workers brought back or failed.")
+
+
+class Seat(_Block):
+    """One child."""
+
+    __slots__ = ()
+    pid = _word(0, "0 while the seat is empty.")
+    role = _word(1, "A Role.")
+    state = _word(2, "A Phase; write it by `enter`.")
+    epoch = _word(3, "Number of the job in hand or last in hand.")
+    job_started_ns = _word(4, "Monotonic time at which the job in hand began, 0 between jobs.")
+    soft_ns = _word(5, "Monotonic time at which the job is over its limit, 0 for none.")
+    hard_ns = _word(6, "Monotonic time at which the job is killed, 0 for none.")
+    beat_ns = _word(7, "Monotonic time of the last sign of life.")
+    busy_ns = _word(8, "Time spent on jobs that are over.")
+    done = _word(9, "Jobs that succeeded.")
+    failed = _word(10, "Jobs that failed.")
+    taken_ns = _word(11, "Monotonic time at which the child was forked.")
+
+    @property
+    def phase(self) -> Phase:
+        """Return where the child is in its life."""
+        return Phase(self.state)
+
+    def enter(self, phase: Phase, now_ns: int) -> None:
+        """Go on to `phase`; this is a sign of life."""
+        self.words[2] = phase
+        self.words[7] = now_ns
+
+    def take(self, role: Role, now_ns: int) -> None:
+        """Make the seat ready for a new child."""
+        for index in range(_NAME_AT // _WORD):
+            self.words[index] = 0
+        self.title = ""
+        self.role = role
+        self.taken_ns = now_ns
+        self.enter(Phase.BOOT, now_ns)
+
+    def leave(self) -> None:
+        """Empty the seat."""
+        self.words[0] = 0
+        self.words[2] = Phase.EMPTY
+
+    @property
+    def title(self) -> str:
+        """Return the name of the job in hand or last in hand, cut to 64 bytes."""
+        return bytes(self.text).rstrip(b"\0").decode("utf-8", "replace")
+
+    @title.setter
+    def title(self, name: str) -> None:
+        raw = name.encode("utf-8", "replace")[:_NAME_SIZE]
+        self.text[:] = raw.ljust(_NAME_SIZE, b"\0")
+
+
+_B = TypeVar("_B", bound=_Block)
+
+
+class Scoreboard:
+    """The shared memory of one master. `fd` outlives an `execve`; a fork inherits the mapping."""
+
+    def __init__(self, seats: int, fd: int | None = None) -> None:
+        size = _BLOCK * (2 + seats)
+        if fd is None:
+            fd = os.memfd_create("forkresque-scoreboard")
+            os.ftruncate(fd, size)
+        self.fd = fd
+        self._map = mmap.mmap(fd, size)
+        self.orders = self._block(0, Orders)
+        self.books = self._block(1, Books)
+        self.seats = [self._block(2 + index, Seat) for index in range(seats)]
+        self.orders.layout = LAYOUT
+
+    def _block(self, index: int, kind: Callable[[memoryview], _B]) -> _B:
+        start = index * _BLOCK
+        return kind(memoryview(self._map)[start : start + _BLOCK])
+
+    def taken(self, role: Role) -> Iterator[Seat]:
+        """Yield the seats that children of `role` sit in."""
+        return (seat for seat in self.seats if seat.pid and seat.role == role)

@@ -1,0 +1,325 @@
+"""Worker: claim a job, perform it, settle it, one at a time. Knows no processes.
+
+A job in hand stays in Redis until it is settled, in the worker's slot. Every question to Redis
+that takes or moves a job carries a token and is asked again until it is answered, so an answer
+that got lost neither loses a job nor doubles it.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from setproctitle import setproctitle
+
+from forkresque import processes
+from forkresque.errors import RedisRefused, RedisUnavailable
+from forkresque.idle import Alone, Bell, Station
+from forkresque.jobs import Definition
+from forkresque.performer import Ended, Performer, entry_for
+from forkresque.policy import queues as patterns
+from forkresque.policy.backoff import Backoff
+from forkresque.protocol.claims import Claimed, Claims, Nothing, Outcome, Tokens, WorkerId
+from forkresque.protocol.connection import Link, RedisClock, Target
+from forkresque.protocol.keys import Keys, to_text
+from forkresque.protocol.payload import digest
+from forkresque.protocol.registry import LEASE, Lease, Owner, Registry, Verdict
+from forkresque.scoreboard import Phase, Role, Scoreboard, Seat
+
+log = logging.getLogger("forkresque.worker")
+
+RENEWAL = 5.0  # seconds between two renewals of a lease
+_REFRESH = 5.0  # seconds a list of queues is good for where Redis does not tell of new ones
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Who a worker is: its id, the process that carries it, and its master's lease."""
+
+    worker: WorkerId
+    owner: Owner
+    lease: Lease
+    nonce: str
+
+    @classmethod
+    def alone(cls, queues: Sequence[str], *, host: str = "") -> "Post":
+        """Return the post of a worker that is its own master, in this process."""
+        pid, nonce = os.getpid(), secrets.token_hex(8)
+        label = host_label(host)
+        master = f"{label}:{pid}:{nonce}"
+        return cls(
+            WorkerId(label, pid, patterns.shown(queues)),
+            Owner(master, pid, processes.start_of(pid) or 0),
+            Lease(master, processes.describe(pid)),
+            nonce,
+        )
+
+
+def host_label(configured: str = "") -> str:
+    """Return the host part of worker ids."""
+    return configured or socket.gethostname().replace(":", "-") or "localhost"
+
+
+class Worker:
+    """One worker, in the process and thread that call `run`.
+
+    `queues` are names or patterns by priority; `interval` is in seconds, for servers that cannot
+    tell of new jobs. Without a `station`, the worker stands alone: it keeps its own lease and
+    runs until `stop`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        jobs: Mapping[str, Definition],
+        *,
+        queues: Sequence[str] = ("*",),
+        namespace: str = "resque",
+        interval: float = 1.0,
+        post: Post | None = None,
+        station: Station | None = None,
+        seat: Seat | None = None,
+        titled: Callable[[str], None] = lambda _doing: None,
+    ) -> None:
+        self._target = Target(url)
+        self._keys = Keys(namespace)
+        self._patterns = tuple(queues)
+        self._post = post or Post.alone(self._patterns)
+        self._alone = Alone() if station is None else None
+        self._station: Station = station or self._alone or Alone()
+        self._seat = seat or Scoreboard(1).seats[0]
+        self._titled = titled
+        self._pid = os.getpid()
+        self._link = self._target.link(tracking=True)
+        self._claims = Claims(
+            self._link, self._keys, self._post.worker, master=self._post.lease.master
+        )
+        self._registry = Registry(self._link, self._keys)
+        self._clock = RedisClock(self._link)
+        self._bell = Bell(self._link, self._keys, master=self._post.lease.master, interval=interval)
+        self._tokens = Tokens(self._post.nonce)
+        self.performer = Performer(jobs, self._seat, titled)
+        self._registered = False
+        self._refreshed_at = float("-inf")
+
+    def run(self) -> None:
+        """Work until the station says to leave; the job in hand is finished first."""
+        keeper = None
+        if self._alone is not None:
+            self._seat.take(Role.WORKER, time.monotonic_ns())
+            self._seat.pid = self._pid
+            keeper = LeaseKeeper(self._target, self._keys, self._post)
+        try:
+            while not self._station.leaving:
+                job = self._await_job()
+                while job is not None:
+                    job = self._carry_out(job)
+            self._leave()
+        finally:
+            if keeper is not None:
+                keeper.stop()
+            self._link.close()
+
+    def stop(self) -> None:
+        """Finish the job in hand, then leave. For a worker that stands alone."""
+        if self._alone is not None:
+            self._alone.stop()
+
+    # -- between jobs ------------------------------------------------------------------------
+
+    def _await_job(self) -> Claimed | None:
+        """Wait for this worker's turn and for a job; None when it was woken for another reason."""
+        self._seat.enter(Phase.IDLE, time.monotonic_ns())
+        self._titled("idle")
+        if not self._station.turn():
+            return None
+        token = self._tokens.fresh()
+        while self._station.open:
+            self._seat.enter(Phase.CALL, time.monotonic_ns())
+            answer = self._ask(lambda: self._claim(token))
+            if isinstance(answer, Claimed):
+                self._station.pass_on()
+                return self._kept(answer)
+            self._come_to_terms(answer)
+        return None
+
+    def _claim(self, token: bytes) -> Claimed | Nothing:
+        if not self._registered:
+            self._register()
+        # What was pushed until now is in the answer to come; only a new queue is news.
+        pushed = self._link.pushed()
+        self._refresh_queues(known_stale=self._keys.queues() in pushed)
+        return self._claims.claim(token, now=self._clock.now(), armed=True)
+
+    def _come_to_terms(self, answer: Nothing | None) -> None:
+        """Do what the answer asks for, so that the next claim may bring a job."""
+        match answer:
+            case Nothing.UNREGISTERED:
+                log.warning("worker=%s was unregistered by another client", self._post.worker)
+                self._registered = False
+            case Nothing.BUSY:
+                self._ask(self._recover_own_slot)
+            case Nothing.EMPTY | Nothing.PAUSED | Nothing.ORPHAN:
+                with contextlib.suppress(RedisUnavailable):  # the next claim connects again
+                    self._bell.wait(self._station, answer)
+            case _:
+                pass  # time to leave, or to pause
+
+    def _refresh_queues(self, *, known_stale: bool) -> None:
+        """Find out which queues the patterns mean now, if that may have changed."""
+        if not any(map(patterns.is_pattern, self._patterns)):
+            if not self._claims.queues:
+                self._claims.poll(self._patterns)
+            return
+        age = time.monotonic() - self._refreshed_at
+        if known_stale or age == float("inf") or (not self._link.tracking and age > _REFRESH):
+            names = self._link.command("SMEMBERS", self._keys.queues(), armed=True)
+            self._claims.poll(patterns.expand(self._patterns, map(to_text, names)))
+            self._refreshed_at = time.monotonic()
+
+    def _register(self) -> None:
+        post = self._post
+        while held := self._registry.register(
+            post.worker, post.owner, post.lease, now=self._clock.now()
+        ):
+            log.warning("worker=%s takes over the id of %s", post.worker, held.owner)
+            self._registry.recover(held, INNOCENT)
+        self._registered = True
+
+    def _recover_own_slot(self) -> None:
+        """Put back a job that Redis says is ours and of which we know nothing."""
+        held = self._registry.held(str(self._post.worker))
+        log.warning("worker=%s finds an unknown job in its slot", self._post.worker)
+        self._registry.recover(held, INNOCENT)
+        self._registered = False
+
+    def _leave(self) -> None:
+        """Unregister, if Redis answers; if it does not, the clerk or another master will do it."""
+        self._seat.enter(Phase.DRAIN, time.monotonic_ns())
+        if not self._registered:
+            return
+        try:
+            self._registry.unregister(str(self._post.worker), self._post.owner)
+            if self._alone is not None:
+                self._registry.forget_master(self._post.lease.master)
+        except (RedisUnavailable, RedisRefused) as error:
+            log.warning("worker=%s could not unregister: %s", self._post.worker, error)
+
+    # -- a job in hand -----------------------------------------------------------------------
+
+    def _carry_out(self, job: Claimed) -> Claimed | None:
+        """Perform and settle `job`; return the next one, if it came along."""
+        ended = self.performer.perform(job)
+        if os.getpid() != self._pid:
+            os._exit(0)  # a copy that the job forked: the original settles
+        log.debug("job=%s queue=%s outcome=%s", self._seat.title, job.queue, ended.outcome)
+        return self._settle(job, ended)
+
+    def _settle(self, job: Claimed, ended: Ended) -> Claimed | None:
+        self._seat.enter(Phase.SETTLE, time.monotonic_ns())
+        entry = b""
+        if ended.error is not None and ended.outcome is Outcome.FAIL:
+            entry = entry_for(
+                job, ended.error, worker=str(self._post.worker), failed_at=self._clock.guess()
+            )
+        next_token = self._tokens.fresh() if self._station.open else b""
+        if next_token and self._link.heard(self._keys.queues()):
+            self._ask(lambda: self._refresh_queues(known_stale=True))
+        settled = self._insist(
+            lambda: self._claims.settle(
+                job,
+                ended.outcome,
+                now=self._clock.now(),
+                next_token=next_token,
+                entry=entry,
+                digest=digest(job.raw) if job.suspect else "",
+            )
+        )
+        if settled.lost:
+            log.warning("worker=%s: its job was recovered by others meanwhile", self._post.worker)
+            self._registered = False
+        if settled.bad_key:
+            log.warning("key=%s holds another type and was skipped", to_text(settled.bad_key))
+        if settled.next is Nothing.UNREGISTERED:
+            self._registered = False
+        return self._kept(settled.next) if isinstance(settled.next, Claimed) else None
+
+    def _kept(self, job: Claimed) -> Claimed | None:
+        """Return `job`, unless a pause or a drain was asked for: then it goes back, unstarted."""
+        if self._station.open:
+            return job
+        self._insist(lambda: self._claims.settle(job, Outcome.RELEASE, now=self._clock.now()))
+        return None
+
+    # -- asking ------------------------------------------------------------------------------
+
+    def _ask(self, question: Callable[[], T]) -> T | None:
+        """Ask until there is an answer; None when a job may not be claimed any more."""
+        return self._asked(question, until=lambda: not self._station.open)
+
+    def _insist(self, question: Callable[[], T]) -> T:
+        """Ask until there is an answer, however long it takes."""
+        answer = self._asked(question, until=lambda: False)
+        if answer is None:
+            raise AssertionError("a settle always has an answer")
+        return answer
+
+    def _asked(self, question: Callable[[], T], *, until: Callable[[], bool]) -> T | None:
+        backoff = Backoff(first=0.05, most=1.0)
+        while True:
+            try:
+                return question()
+            except (RedisUnavailable, RedisRefused) as error:
+                self._seat.enter(self._seat.phase, time.monotonic_ns())
+                level = logging.WARNING if backoff.attempts in (0, 5) else logging.DEBUG
+                log.log(level, "worker=%s waits for Redis: %s", self._post.worker, error)
+                self._bell.redialled()
+            if until():
+                return None
+            self._station.rest(backoff.next(jitter=os.urandom(1)[0] / 255))
+
+
+INNOCENT = Verdict(suspect="", limit=1, fail=False, poison=b"", entry=b"")
+
+
+class LeaseKeeper:
+    """Renews the lease of a worker that stands alone, from a thread, over a link of its own."""
+
+    def __init__(self, target: Target, keys: Keys, post: Post) -> None:
+        self._link: Link = target.link()
+        self._registry = Registry(self._link, keys)
+        self._clock = RedisClock(self._link)
+        self._post = post
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Renew no more."""
+        self._stopped.set()
+        self._thread.join()
+        self._link.close()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(RENEWAL):
+            try:
+                self._registry.beat(
+                    self._post.lease, [self._post.worker], now=self._clock.now(), term=LEASE
+                )
+            except (RedisUnavailable, RedisRefused) as error:
+                log.warning("lease of %s was not renewed: %s", self._post.lease.master, error)
+
+
+def set_title(text: str) -> None:
+    """Set what `ps` shows; `resque-<digit>` in it keeps Ruby workers from pruning ours."""
+    from forkresque import __version__
+
+    setproctitle(f"forkresque-{__version__}: {text}")

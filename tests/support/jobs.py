@@ -1,0 +1,91 @@
+"""The jobs that tests perform. They tell a second Redis, the ledger, what they did.
+
+The ledger is at LEDGER_URL. It is not the server under test, so it knows the truth even
+when that one is gone.
+"""
+
+import os
+import signal
+import time
+
+from redis import Redis
+
+from forkresque import Forkresque
+
+GATE_TIMEOUT = 30.0
+
+app = Forkresque()
+_ledgers: dict[int, Redis] = {}
+
+
+def ledger() -> Redis:
+    """Return this process's own client; one inherited from before the fork is left alone."""
+    pid = os.getpid()
+    if pid not in _ledgers:
+        _ledgers[pid] = Redis.from_url(os.environ["LEDGER_URL"], socket_timeout=5.0)
+    return _ledgers[pid]
+
+
+@app.job("note", queue="math")
+def note(mark: str) -> None:
+    """Tell that it ran."""
+    ledger().rpush("runs", mark)
+
+
+@app.job("slow", queue="math")
+def slow(mark: str, seconds: float) -> None:
+    """Tell that it began, take its time, and tell that it ran."""
+    ledger().rpush("begun", mark)
+    time.sleep(seconds)
+    ledger().rpush("runs", mark)
+
+
+@app.job("gate", queue="math")
+def gate(name: str) -> None:
+    """Tell `started:<name>` its pid, wait for `release:<name>`, and tell that it ran."""
+    ledger().rpush(f"started:{name}", os.getpid())
+    deadline = time.monotonic() + GATE_TIMEOUT
+    while ledger().blpop([f"release:{name}"], timeout=0.5) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nobody released {name} in {GATE_TIMEOUT:.0f} s")
+    ledger().rpush("runs", name)
+
+
+@app.job("boom", queue="math")
+def boom(message: str) -> None:
+    """Fail."""
+    raise RuntimeError(message)
+
+
+@app.job("die", queue="math")
+def die(mark: str) -> None:
+    """Tell that it ran, and be killed."""
+    ledger().rpush("runs", mark)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.job("exit", queue="math")
+def exit_(code: int) -> None:
+    """Leave as a program would."""
+    raise SystemExit(code)
+
+
+@app.job("hard_exit", queue="math")
+def hard_exit(code: int) -> None:
+    """Leave without a word to anyone."""
+    os._exit(code)
+
+
+@app.job("stamp", queue="math")
+def stamp(mark: str, sent_ns: int) -> None:
+    """Tell how many nanoseconds after `sent_ns`, of the host's monotonic clock, it ran."""
+    ledger().rpush("latencies", time.monotonic_ns() - sent_ns)
+    ledger().rpush("runs", mark)
+
+
+@app.job("node_sum", queue="math")
+def node_sum(a: int, b: int) -> int:
+    """Tell a sum. Node's worker has a job of this name, too."""
+    total = a + b
+    ledger().rpush("sums", total)
+    return total
