@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from forkresque.errors import ConfigError, UnknownJob
 from forkresque.jobs import Definition, OnCrash, define
 from forkresque.options import ClientOptions, resolve
-from forkresque.protocol.connection import Target
+from forkresque.protocol.connection import Target, masked
 from forkresque.protocol.keys import Keys
 from forkresque.queue import Duration, Moment, Queue, seconds
 
@@ -105,6 +106,20 @@ class Forkresque:
     def namespace(self) -> str:
         """Return the prefix of all keys."""
         return self._options.namespace
+
+    @property
+    def masked_url(self) -> str:
+        """Return where Redis is, without the password."""
+        return masked(self.url)
+
+    def connect_to(self, *, url: str | None = None, namespace: str | None = None) -> None:
+        """Use another Redis or namespace from now on; None leaves it as it is."""
+        self._options = replace(
+            self._options,
+            redis=url or self._options.redis,
+            namespace=self._options.namespace if namespace is None else namespace,
+        )
+        self.__dict__.pop("queue", None)
 
     @cached_property
     def queue(self) -> Queue:

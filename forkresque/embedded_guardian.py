@@ -118,10 +118,10 @@ def main(home: Path, guardian: int, server: int, command: list[str]) -> None:
     os.set_inheritable(guardian, False)
     # Opened now, because somebody may delete the directory under a running server.
     with opened(home / START) as start, opened(home / SERVER) as lock:
-        child = launch(command, server)
-        # A service manager sends TERM to everybody at once; the workers still need the server.
+        # A service manager sends TERM to everybody at once; the last user is yet to leave.
         for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
+        child = launch(command, server)
         wait_until_unused(home, start)
         stop(home, lock, child=child)
         if is_at(start, home / START):
@@ -139,7 +139,7 @@ def launch(command: list[str], lock: int) -> int:
     child = 0
     try:
         if command:
-            # The starter may be a supervisor that blocks or ignores what stops a server.
+            # We ignore what stops a server, and a supervisor that starts us may block it.
             child = os.posix_spawn(
                 command[0], command, os.environ, setsigmask=(), setsigdef=SIGNALS
             )

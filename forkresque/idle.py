@@ -33,7 +33,7 @@ class Station(Protocol):
         """Return whether the worker should finish."""
 
     def turn(self) -> bool:
-        """Wait until it is this worker's turn to claim; False if it was woken for another reason."""
+        """Wait until it is this worker's turn to claim; False when it was woken to leave."""
 
     def pass_on(self) -> None:
         """Let the next idle worker have the turn: this one has a job."""

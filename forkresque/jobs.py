@@ -132,7 +132,7 @@ _runner: tuple[int, asyncio.Runner] | None = None
 
 def _loop() -> asyncio.Runner:
     """Return this process' runner; a fork makes a new one."""
-    global _runner  # noqa: PLW0603 - one event loop for the process is the point
+    global _runner
     if _runner is None or _runner[0] != os.getpid():
         _runner = (os.getpid(), asyncio.Runner())
     return _runner[1]

@@ -6,6 +6,7 @@ From `shutdown_timeout: float = option(25.0, short="-t", at_least=0, help="…")
 beats the environment, that beats the default. Nothing else reads the environment.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ _SIZE_LIMIT = 500
 def option(
     default: Any,
     *,
-    help: str,  # noqa: A002 - it is what every option parser calls it
+    help: str,
     short: str = "",
     at_least: float | None = None,
     parse: Callable[[str], Any] | None = None,
@@ -41,13 +42,17 @@ def option(
     )
 
 
-def _number(text: str) -> float:
+def duration(text: str) -> float:
+    """Return a length of time such as `10`, `1.5s`, `500ms`, `10m` or `2h` in seconds."""
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
     for unit, factor in units.items():
         head = text.removesuffix(unit)
         if head != text and head.replace(".", "", 1).isdigit():
             return float(head) * factor
-    return float(text)
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no length of time")
+    return value
 
 
 def _truth(text: str) -> bool:
@@ -60,12 +65,18 @@ def _size(text: str) -> int | str:
     return "auto" if text == "auto" else int(text)
 
 
+def _one_of(*words: str) -> Callable[[str], str]:
+    """Return a parser that takes one of these words, in any case."""
+    known = {word: word for word in words}
+    return lambda text: known[text.lower()]
+
+
 def names(text: str) -> tuple[str, ...]:
     """Return the parts of a comma-separated list, without blanks."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-_PARSERS: dict[type, Callable[[str], Any]] = {float: _number, bool: _truth, int: int}
+_PARSERS: dict[type, Callable[[str], Any]] = {float: duration, bool: _truth, int: int}
 _METAVARS: dict[type, str] = {float: "SECONDS", int: "N"}
 
 
@@ -81,6 +92,30 @@ class ClientOptions:
         help="Redis: redis://, rediss://, unix:// or embedded://[DIR].",
     )
     namespace: str = option("resque", help="Prefix of all keys; Resque's own is resque.")
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceOptions:
+    """Which application the command line serves, and what it logs."""
+
+    app: str = option(
+        "",
+        short="-A",
+        metavar="MODULE[:ATTR]",
+        help="The application: a module, or a Forkresque in it.",
+    )
+    log_level: str = option(
+        "info",
+        parse=_one_of("debug", "info", "warning", "error"),
+        metavar="debug|info|warning|error",
+        help="The least that is logged.",
+    )
+    log_format: str = option(
+        "auto",
+        parse=_one_of("auto", "plain", "json"),
+        metavar="auto|plain|json",
+        help="How logs look; auto is plain on a terminal and JSON elsewhere.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +180,14 @@ def variable(name: str) -> str:
     if name == "redis":
         return "FORKRESQUE_REDIS_URL"
     return "FORKRESQUE_" + name.upper()
+
+
+def chosen(name: str, *, given: Mapping[str, Any], environ: Mapping[str, str]) -> str | None:
+    """Return the text that was given for an option or stands in its variable, else None.
+
+    It is not parsed. Variables of other tools do not count: this tells what was meant for us.
+    """
+    return given.get(name) or environ.get(variable(name)) or None
 
 
 def resolve(kind: type[T], *, given: Mapping[str, Any], environ: Mapping[str, str]) -> T:

@@ -15,7 +15,6 @@ from forkresque.errors import (
     InvalidArgs,
     InvalidPayload,
     JobAborted,
-    JobTimeout,
     UnknownJob,
 )
 from forkresque.jobs import Definition

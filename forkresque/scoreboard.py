@@ -9,7 +9,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from enum import IntEnum
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 LAYOUT: Final = 1  # raise it when a word changes its meaning
 _WORD, _BLOCK_WORDS, _NAME_AT, _NAME_SIZE = 8, 32, 192, 64
@@ -158,3 +158,32 @@ class Scoreboard:
     def taken(self, role: Role) -> Iterator[Seat]:
         """Yield the seats that children of `role` sit in."""
         return (seat for seat in self.seats if seat.pid and seat.role == role)
+
+    def report(self, now_ns: int) -> dict[str, Any]:
+        """Return what the clerk and the workers do now, as JSON can carry it."""
+        books = self.books
+        clerk = next(self.taken(Role.CLERK), None)
+        return {
+            "clerk": {
+                "pid": clerk.pid if clerk else 0,
+                "leads": ("follow", "lead", "promote")[books.leads],
+                "waiting": books.waiting,
+                "reached": bool(books.reached_ns),
+                "promoted": books.promoted,
+                "recovered": books.recovered,
+            },
+            "workers": [_told(seat, now_ns) for seat in self.taken(Role.WORKER)],
+        }
+
+
+def _told(seat: Seat, now_ns: int) -> dict[str, Any]:
+    since = seat.job_started_ns
+    return {
+        "pid": seat.pid,
+        "phase": seat.phase.name.lower(),
+        "job": seat.title if since else "",
+        "job_seconds": (now_ns - since) / 1e9 if since else 0.0,
+        "done": seat.done,
+        "failed": seat.failed,
+        "busy_seconds": (seat.busy_ns + (now_ns - since if since else 0)) / 1e9,
+    }

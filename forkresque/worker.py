@@ -118,6 +118,7 @@ class Worker:
             self._seat.pid = self._pid
             keeper = LeaseKeeper(self._target, self._keys, self._post)
         try:
+            self._ask(self._register)
             while not self._station.leaving:
                 job = self._await_job()
                 while job is not None:

@@ -13,9 +13,10 @@ from itertools import count
 from typing import Any
 
 from forkresque.errors import BadKey
+from forkresque.protocol.canonical import encode
 from forkresque.protocol.connection import Link
 from forkresque.protocol.keys import Keys, to_bytes, to_text
-from forkresque.protocol.payload import encode, record_head
+from forkresque.protocol.payload import record_head
 from forkresque.protocol.script import VARYING, Prepared, Value, Varying, load
 
 
@@ -184,11 +185,10 @@ class Claims:
                 record_head(self._worker.name, int(now)),
             )
         )
-        match answer[0]:
-            case b"BADKEY":
-                raise BadKey(f"{to_text(answer[1])} holds another type; {outcome} must wait")
-            case b"LOST":
-                return Settled(lost=True, next=Nothing.UNASKED)
+        if answer[0] == b"BADKEY":
+            raise BadKey(f"{to_text(answer[1])} holds another type; {outcome} must wait")
+        if answer[0] == b"LOST":
+            return Settled(lost=True, next=Nothing.UNASKED)
         return Settled(lost=False, next=_claimed(next_token, *answer[2:6]), bad_key=answer[1])
 
     def _place(self, job: Claimed, outcome: Outcome, due: int) -> dict[str, Value]:

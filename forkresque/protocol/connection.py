@@ -211,7 +211,7 @@ class Client:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._pool = target.pool()
+        self._pool: Any = target.pool()
 
     def call(self, call: Call) -> Any:
         """Call a script. Raises RedisUnavailable or RedisRefused."""

@@ -139,11 +139,10 @@ class Delayed:
                 ],
             )
         )
-        match answer[0]:
-            case b"BADKEY":
-                raise BadKey(f"{to_text(answer[1])} holds another type; its jobs are not promoted")
-            case b"FENCED" | b"EARLY":
-                return Promotion(0, len(jobs), fenced=answer[0] == b"FENCED")
+        if answer[0] == b"BADKEY":
+            raise BadKey(f"{to_text(answer[1])} holds another type; its jobs are not promoted")
+        if answer[0] in (b"FENCED", b"EARLY"):
+            return Promotion(0, len(jobs), fenced=answer[0] == b"FENCED")
         return Promotion(answer[1], answer[2])
 
     def _foreign_locks(self) -> list[bytes]:

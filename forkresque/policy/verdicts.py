@@ -1,0 +1,47 @@
+"""Whether the death of a worker is its job's fault, and what that means for the job."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+CRASH_LIMIT = 3  # deaths with one payload in 72 h, then the failed list
+HOST_LIMIT = 10  # the same for deaths of whole hosts, which a job rarely causes
+
+
+class Blame(StrEnum):
+    """What a worker died of, as far as its job is concerned."""
+
+    NOBODY = "nobody"  # drained, orphaned, or killed before its job began
+    JOB = "job"  # it died while the job ran
+    HOST = "host"  # its master's lease ran out
+    LIMIT = "limit"  # it was killed because the job was stuck or over its time limit
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """What becomes of the job: `counted` deaths condemn it at `limit`; `fail` does at once."""
+
+    counted: bool
+    limit: int
+    fail: bool
+
+
+def sentence(blame: Blame, *, once: bool) -> Sentence:
+    """Return what becomes of a job; `once` is for jobs that must not run a second time."""
+    match blame:
+        case Blame.NOBODY:
+            return Sentence(counted=False, limit=CRASH_LIMIT, fail=False)
+        case Blame.JOB:
+            return Sentence(counted=True, limit=CRASH_LIMIT, fail=once)
+        case Blame.HOST:
+            return Sentence(counted=True, limit=HOST_LIMIT, fail=once)
+        case Blame.LIMIT:
+            return Sentence(counted=False, limit=CRASH_LIMIT, fail=True)
+
+
+def is_host_lost(*, misses: int, reached_for: float, lease: float) -> bool:
+    """Return whether another host may be judged dead by its lease alone.
+
+    It takes two looks, and a clerk that has itself reached Redis without a gap for one lease:
+    after a failover or a long silence every lease is gone, also those of the living.
+    """
+    return misses >= 2 and reached_for >= lease

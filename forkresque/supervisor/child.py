@@ -1,0 +1,198 @@
+"""From fork to exit: the only place that forks.
+
+Four rules. Refuse while another thread is alive. Block all signals across the fork, so that
+none is lost before the child can hear it. In the child, let go of what is the parent's before
+anything else. Leave by `os._exit`, never up the parent's stack.
+"""
+
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from forkresque import processes
+from forkresque.errors import ConfigError, ExitCode, ForkresqueError
+from forkresque.scoreboard import Seat
+
+SOFT = signal.SIGRTMIN + 1  # to a worker: look into the pair, there is an order for the job
+DUMP = signal.SIGRTMIN + 2  # to any child: write the stacks down
+ORPHANED = signal.SIGRTMIN + 3  # to the clerk, from the kernel: the master is gone
+# A terminal and a service manager signal everybody; what they mean is the master's to say.
+_IGNORED = (
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGTSTP,
+)
+_PR_SET_PDEATHSIG = 1
+_OOM_SCORE = 500
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """A new child, as its parent knows it. `start` is in clock ticks since boot."""
+
+    pid: int
+    start: int
+    pidfd: int | None
+    pair: socket.socket
+    dump: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What a child gets from its parent. All signals are blocked until it calls `listen`."""
+
+    parent: int
+    pair: socket.socket
+    seat: Seat
+    mask: set[int | signal.Signals]
+
+    def listen(self) -> None:
+        """Let signals in: the handlers are in place."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+
+
+def freeze_memory() -> None:
+    """Make what is loaded now shared with all children for good.
+
+    A full collection in a child writes to every object that it visits, and so copies every
+    page; frozen objects are not visited.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def other_tasks() -> list[str]:
+    """Return the names of this process' threads but the main one, also those of C libraries."""
+    tasks = Path("/proc/self/task")
+    if not tasks.exists():
+        return []
+    others = [task for task in tasks.iterdir() if task.name != str(os.getpid())]
+    return sorted((task / "comm").read_text().strip() for task in others)
+
+
+def spawn(
+    seat: Seat,
+    body: Callable[[Inheritance], int],
+    *,
+    let_go: Callable[[], None],
+    death_signal: int,
+) -> Forked:
+    """Fork a child that runs `body` and exits with what it returns.
+
+    `let_go` closes, in the child, what is the parent's own. Raises ConfigError while another
+    thread is alive, since its locks would stay locked in the child for ever; OSError when the
+    kernel refuses.
+    """
+    if others := other_tasks():
+        raise ConfigError(
+            f"cannot fork while other threads are alive: {', '.join(others)}",
+            hint="start with --no-preload, or start threads in the jobs, not at import",
+        )
+    parent = os.getpid()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    dump = os.memfd_create("forkresque-dump")
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _live(
+                Inheritance(parent, theirs, seat, before),
+                body,
+                _Entry(let_go, ours, dump, death_signal),
+            )
+    except OSError:
+        ours.close()
+        os.close(dump)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+    return _as_seen_by_parent(pid, ours, dump, seat)
+
+
+def _as_seen_by_parent(pid: int, pair: socket.socket, dump: int, seat: Seat) -> Forked:
+    with contextlib.suppress(OSError):  # the child does the same; whoever is first
+        os.setpgid(pid, pid)
+    seat.pid = pid
+    pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+    return Forked(pid, processes.start_of(pid) or 0, pidfd, pair, dump)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What a child needs between the fork and its body."""
+
+    let_go: Callable[[], None]
+    parents_end: socket.socket
+    dump: int
+    death_signal: int
+
+
+def _live(inherited: Inheritance, body: Callable[[Inheritance], int], entry: _Entry) -> None:
+    """Be the child, to its end."""
+    code: int = ExitCode.INTERNAL
+    try:
+        _enter(inherited, entry)
+        code = body(inherited)
+    except ForkresqueError as error:
+        code = error.exit_code
+        sys.stderr.write(f"error: {error}\n")
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else ExitCode.INTERNAL
+    except BaseException:  # noqa: BLE001 - nothing may climb up the parent's stack
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(code)
+
+
+def _enter(inherited: Inheritance, entry: _Entry) -> None:
+    """Let go of what is the parent's. The order matters."""
+    _die_with_parent(inherited.parent, entry.death_signal)
+    entry.let_go()
+    entry.parents_end.close()
+    with contextlib.suppress(OSError):
+        os.setpgid(0, 0)
+    for signum in _IGNORED:
+        signal.signal(signum, signal.SIG_IGN)
+    faulthandler.register(DUMP, file=entry.dump, all_threads=True)
+    _let_the_kernel_choose_us()
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+
+
+def _die_with_parent(parent: int, signum: int) -> None:
+    if sys.platform == "linux":
+        _libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(ExitCode.OK)  # it died before the kernel could know that we care
+
+
+def _let_the_kernel_choose_us() -> None:
+    """When memory runs out, a leaking child should go, and not the master."""
+    score = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError):
+        score.write_text(str(min(1000, int(score.read_text()) + _OOM_SCORE)))

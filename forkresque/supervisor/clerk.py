@@ -1,0 +1,279 @@
+"""The clerk: all that this host tells Redis apart from jobs.
+
+It renews the lease and the workers' pings, settles deaths, looks after dead masters, samples
+how much waits, and runs the Scheduler. It never waits for Redis longer than its socket timeout,
+and beats between two questions; the master replaces it when it is silent.
+"""
+
+import logging
+import math
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from forkresque.app import Forkresque
+from forkresque.errors import ExitCode, ForkresqueError, RedisRefused, RedisUnavailable
+from forkresque.idle import BEAT
+from forkresque.options import SupervisorOptions
+from forkresque.policy import queues as patterns
+from forkresque.policy.backoff import Backoff
+from forkresque.protocol.connection import RedisClock, Target
+from forkresque.protocol.delayed import Delayed, Lead
+from forkresque.protocol.keys import Keys, to_bytes, to_text
+from forkresque.protocol.registry import Registry
+from forkresque.protocol.script import load
+from forkresque.scheduler import Scheduler
+from forkresque.scoreboard import Phase, Role, Scoreboard
+from forkresque.supervisor.child import ORPHANED, Inheritance
+from forkresque.supervisor.identity import Identity
+from forkresque.supervisor.messages import BatonWanted, Died, Leave, Ready, Settled, receive, send
+from forkresque.supervisor.recovery import Coroner
+from forkresque.supervisor.wakeups import Wakeups
+from forkresque.worker import RENEWAL, set_title
+
+log = logging.getLogger("forkresque.clerk")
+
+SOCKET_TIMEOUT = 2.0
+LOOK_EVERY, LOOK_AGAIN = 5.0, 0.5  # seconds between looks at other masters; with orphans about
+SAMPLE_EVERY = 0.25  # seconds between samples while something waits
+STANDING_TOO_LONG = 1.0  # seconds for which jobs may wait beside an idle worker
+
+
+@dataclass(slots=True)
+class Duty:
+    """Something that is to be done again and again. `perform` returns the pause until then."""
+
+    name: str
+    perform: Callable[[], float]
+    due_at: float = -math.inf
+    backoff: Backoff = field(default_factory=lambda: Backoff(first=0.1, most=2.0))
+
+
+class Clerk:
+    """The clerk of one master."""
+
+    def __init__(
+        self,
+        app: Forkresque,
+        options: SupervisorOptions,
+        board: Scoreboard,
+        inherited: Inheritance,
+        identity: Identity,
+    ) -> None:
+        self._board = board
+        self._inherited = inherited
+        self._identity = identity
+        self._patterns = options.queues
+        self._keys = Keys(app.namespace)
+        self._link = Target(app.url, timeout=SOCKET_TIMEOUT).link(tracking=True)
+        self._registry = Registry(self._link, self._keys)
+        self._clock = RedisClock(self._link)
+        delayed = Delayed(self._link, self._keys)
+        name = f"{identity.host}:{os.getpid()}"
+        self._scheduler = Scheduler(delayed, name=name, interval=options.interval)
+        self._coroner = Coroner(self._registry, self._clock, app.jobs, identity.lease.master)
+        self._wakeups = Wakeups((ORPHANED,))
+        self._deaths: list[Died] = []
+        self._queues: tuple[str, ...] | None = None
+        self._sampled_at = -math.inf
+        self._leaving = False
+        self._renewal = Duty("lease", self._renew)
+        self._funerals = Duty("deaths", self._settle_deaths)
+        self._lookout = Duty("masters", self._look_around)
+        self._promotion = Duty("schedule", self._promote)
+        self._sampling = Duty("depth", self._sample)
+
+    def run(self) -> int:
+        """Do the duties until the master says to leave, or is gone."""
+        self._wakeups.install()
+        for signum in (signal.SIGTERM, signal.SIGQUIT):
+            signal.signal(signum, signal.SIG_IGN)  # managers signal everybody; we leave last
+        self._inherited.listen()
+        set_title("clerk")
+        self._board.books.reached_ns = 0
+        self._board.books.leads = 0
+        send(self._inherited.pair, Ready())
+        while not self._may_leave:
+            for duty in self._duties():
+                self._do(duty)
+            self._wait()
+            self._hear()
+        self._leave()
+        return ExitCode.OK
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    @property
+    def _orphaned(self) -> bool:
+        return os.getppid() != self._inherited.parent
+
+    @property
+    def _may_leave(self) -> bool:
+        return self._orphaned or (self._leaving and not self._deaths)
+
+    def _duties(self) -> list[Duty]:
+        """Return the duties by importance; deaths come before promotions."""
+        return [
+            self._renewal,
+            self._funerals,
+            self._lookout,
+            self._promotion,
+            self._sampling,
+        ]
+
+    def _do(self, duty: Duty) -> None:
+        now = time.monotonic()
+        if duty.due_at > now:
+            return
+        self._inherited.seat.enter(Phase.RUN, time.monotonic_ns())
+        try:
+            pause = duty.perform()
+        except (RedisUnavailable, RedisRefused) as error:
+            self._lost_touch(duty, error)
+            pause = duty.backoff.next(jitter=os.urandom(1)[0] / 255)
+        else:
+            duty.backoff.reset()
+            self._in_touch()
+        duty.due_at = time.monotonic() + pause
+
+    def _in_touch(self) -> None:
+        books = self._board.books
+        if not books.reached_ns:
+            books.reached_ns = time.monotonic_ns()
+            books.redials += 1  # connections that did not notice may be deaf
+
+    def _lost_touch(self, duty: Duty, error: ForkresqueError) -> None:
+        if isinstance(error, RedisUnavailable):
+            self._board.books.reached_ns = 0
+            self._link.close()
+            # What Redis was to tell over the old connection it will not tell over the next.
+            self._sampling.due_at = self._promotion.due_at = time.monotonic()
+        level = logging.WARNING if duty.backoff.attempts in (0, 20) else logging.DEBUG
+        log.log(level, "duty=%s waits for Redis: %s", duty.name, error)
+
+    def _wait(self) -> None:
+        """Wait until a duty is due, or for word from the master, the kernel or Redis."""
+        self._inherited.seat.enter(Phase.IDLE, time.monotonic_ns())
+        due_at = min(duty.due_at for duty in self._duties())
+        poll = select.poll()
+        for number in (
+            self._inherited.pair.fileno(),
+            self._wakeups.fileno(),
+            self._link.fileno(),
+        ):
+            if number is not None:
+                poll.register(number, select.POLLIN)
+        poll.poll(max(0.0, min(BEAT, due_at - time.monotonic())) * 1000)
+
+    def _hear(self) -> None:
+        self._wakeups.take()
+        for message in receive(self._inherited.pair):
+            if isinstance(message, Died) and message not in self._deaths:
+                self._deaths.append(message)
+                self._funerals.due_at = -math.inf
+            elif isinstance(message, Leave):
+                self._leaving = True
+        try:
+            pushed = self._link.pushed()
+        except RedisUnavailable as error:
+            self._lost_touch(self._sampling, error)
+            pushed = set()
+        if not pushed:
+            return
+        if self._keys.schedule() in pushed:
+            self._promotion.due_at = -math.inf
+        if self._keys.queues() in pushed:
+            self._queues = None
+        self._sampling.due_at = min(
+            self._sampling.due_at, max(time.monotonic(), self._sampled_at + SAMPLE_EVERY)
+        )
+
+    # -- the duties --------------------------------------------------------------------------
+
+    def _renew(self) -> float:
+        workers = [self._identity.worker(seat.pid) for seat in self._board.taken(Role.WORKER)]
+        back = self._registry.beat(self._identity.lease, workers, now=self._clock.now())
+        if back is None:
+            raise RedisRefused(f"the lease of {self._identity.lease.master} is somebody else's")
+        for worker in back:
+            log.warning("worker=%s was unregistered by another client; it is back", worker)
+        return RENEWAL
+
+    def _settle_deaths(self) -> float:
+        while self._deaths:
+            died = self._deaths[0]
+            self._coroner.settle(died)
+            self._deaths.pop(0)
+            self._board.books.recovered += 1
+            send(self._inherited.pair, Settled(died.worker, died.owner))
+            self._inherited.seat.enter(Phase.RUN, time.monotonic_ns())
+        return math.inf
+
+    def _look_around(self) -> float:
+        since = self._board.books.reached_ns
+        reached_for = (time.monotonic_ns() - since) / 1e9 if since else 0.0
+        orphans = self._coroner.look_around(reached_for=reached_for)
+        return LOOK_AGAIN if orphans else LOOK_EVERY
+
+    def _promote(self) -> float:
+        before = self._scheduler.state
+        result = self._scheduler.step()
+        books = self._board.books
+        books.promoted += result.promoted
+        books.leads = _LEADS[self._scheduler.state]
+        if self._scheduler.state is not before:
+            set_title("clerk" if self._scheduler.state is Lead.FOLLOW else "clerk leader")
+        return result.pause
+
+    def _sample(self) -> float:
+        """Count what waits. While nothing does, Redis tells when that changes."""
+        if self._queues is None or not self._link.tracking:
+            names = self._link.command("SMEMBERS", self._keys.queues(), armed=True)
+            self._queues = patterns.expand(self._patterns, map(to_text, names))
+        waiting = self._link.call(
+            load("waiting").pack(
+                pause=self._keys.pause_all(),
+                paused=self._keys.paused_queues(),
+                queues=self._keys.queues(),
+                list=[self._keys.queue(name) for name in self._queues],
+                name=[to_bytes(name) for name in self._queues],
+            ),
+            armed=True,
+        )
+        self._sampled_at = time.monotonic()
+        self._note_waiting(waiting)
+        if waiting or not self._link.tracking:
+            return SAMPLE_EVERY if waiting else 1.0
+        return math.inf
+
+    def _note_waiting(self, waiting: int) -> None:
+        books, now_ns = self._board.books, time.monotonic_ns()
+        books.waiting = waiting
+        if not waiting:
+            books.standing_ns = 0
+        elif not books.standing_ns:
+            books.standing_ns = now_ns
+        elif now_ns - books.standing_ns > STANDING_TOO_LONG * 1e9 and self._somebody_is_idle():
+            books.standing_ns = now_ns
+            send(self._inherited.pair, BatonWanted())
+
+    def _somebody_is_idle(self) -> bool:
+        return any(
+            seat.phase in (Phase.IDLE, Phase.CALL) for seat in self._board.taken(Role.WORKER)
+        )
+
+    def _leave(self) -> None:
+        """Give up the lead, and the lease if nobody needs it; an orphan's workers still do."""
+        try:
+            self._scheduler.resign()
+            if not self._orphaned and not self._registry.kids(self._identity.lease.master):
+                self._registry.forget_master(self._identity.lease.master)
+        except (RedisUnavailable, RedisRefused) as error:
+            log.warning("the clerk could not resign: %s", error)
+        self._link.close()
+
+
+_LEADS = {Lead.FOLLOW: 0, Lead.BLOCKED: 1, Lead.PROMOTE: 2}

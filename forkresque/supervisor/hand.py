@@ -1,0 +1,208 @@
+"""The body of a worker child: a Worker, its turn to claim, and its master's word.
+
+Idle workers share a pipe. Whoever reads a byte, the baton, is on call: it claims, and waits for
+Redis to tell of a job. When it gets one it writes the byte back before it starts, so the next
+sleeper takes its place; a burst wakes as many workers as there are jobs, and one more.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from dataclasses import dataclass
+
+from forkresque import processes
+from forkresque.app import Forkresque
+from forkresque.errors import ExitCode, JobAborted, JobTimeout, RedisRefused, RedisUnavailable
+from forkresque.idle import BEAT
+from forkresque.options import SupervisorOptions
+from forkresque.protocol.connection import Target
+from forkresque.protocol.keys import Keys
+from forkresque.protocol.registry import Registry
+from forkresque.scoreboard import Phase, Scoreboard, Seat
+from forkresque.supervisor.child import SOFT, Inheritance
+from forkresque.supervisor.identity import Identity
+from forkresque.supervisor.messages import Interrupted, Ready, receive, send
+from forkresque.supervisor.wakeups import Wakeups
+from forkresque.worker import RENEWAL, Post, Worker, set_title
+
+
+@dataclass(frozen=True, slots=True)
+class Pipe:
+    """The baton pipe of a pool."""
+
+    reader: int
+    writer: int
+
+    @classmethod
+    def create(cls) -> "Pipe":
+        """Return a new pipe, without a baton in it."""
+        return cls(*os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
+
+    def give(self) -> None:
+        """Put a baton in. A full pipe has enough of them."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self.writer, b"b")
+
+    def take(self) -> bool:
+        """Take a baton out; return False if somebody else was first."""
+        try:
+            return bool(os.read(self.reader, 1))
+        except BlockingIOError:
+            return False
+
+
+class Pooled:
+    """The station of a worker among others."""
+
+    def __init__(
+        self, board: Scoreboard, baton: Pipe, inherited: Inheritance, wakeups: Wakeups
+    ) -> None:
+        self._board = board
+        self._seat: Seat = inherited.seat
+        self._baton = baton
+        self._pair = inherited.pair
+        self._parent = inherited.parent
+        self._wakeups = wakeups
+        self._told_to_leave = False
+        self._redials = board.books.redials
+        self._sleepers = select.epoll()
+        self._sleepers.register(baton.reader, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        self._sleepers.register(self._pair.fileno(), select.EPOLLIN)
+        self._sleepers.register(wakeups.fileno(), select.EPOLLIN)
+
+    @property
+    def orphaned(self) -> bool:
+        """Return whether the master is gone."""
+        return os.getppid() != self._parent
+
+    @property
+    def leaving(self) -> bool:
+        """Return whether the worker should finish."""
+        return self._told_to_leave or bool(self._board.orders.draining) or self.orphaned
+
+    @property
+    def open(self) -> bool:
+        """Return whether a job may be claimed."""
+        return not self._board.orders.paused and not self.leaving
+
+    def turn(self) -> bool:
+        """Sleep until the baton comes; False when it is time to leave."""
+        while not self.leaving:
+            self._seat.enter(Phase.IDLE, time.monotonic_ns())
+            ready = dict(self._sleepers.poll(BEAT))
+            self._hear()
+            # A paused worker drops the baton: the master gives one when all go on.
+            if self._baton.reader in ready and self._baton.take() and self.open:
+                return True
+        return False
+
+    def pass_on(self) -> None:
+        """Let the next sleeper go on call."""
+        self._baton.give()
+
+    def rest(self, timeout: float, fd: int | None = None) -> bool:
+        """Wait for `fd`, for `timeout` seconds, or for word from outside; return True for word."""
+        self._seat.enter(self._seat.phase, time.monotonic_ns())
+        poll = select.poll()
+        for number in (self._baton.reader, self._pair.fileno(), self._wakeups.fileno(), fd):
+            if number is not None and number >= 0:
+                poll.register(number, select.POLLIN)
+        ready = dict(poll.poll(max(0.0, timeout) * 1000))
+        heard = self._hear()
+        baton = self._baton.reader in ready and self._baton.take()
+        return heard or baton or not self.open or self._redialled()
+
+    def _hear(self) -> bool:
+        """Take note of what the master or the kernel says; return whether it said anything."""
+        signals = self._wakeups.take()
+        self._told_to_leave |= bool(signals & {signal.SIGTERM, signal.SIGQUIT})
+        return bool(signals) or bool(receive(self._pair))
+
+    def _redialled(self) -> bool:
+        """Return whether the clerk had to connect anew: then our connection may be deaf."""
+        before, self._redials = self._redials, int(self._board.books.redials)
+        return bool(before != self._redials)
+
+
+class Pulse:
+    """Beats while a job runs, and looks after a job whose master is gone.
+
+    A thread with all signals blocked. A job that waits lets it beat; one that holds the GIL in
+    a C call for minutes does not, and that is what "stuck" means.
+    """
+
+    def __init__(self, worker: Post, station: Pooled, seat: Seat, *, registry: Registry) -> None:
+        self._post = worker
+        self._station = station
+        self._seat = seat
+        self._registry = registry
+
+    def start(self, *, patience: float) -> None:
+        """Start beating; an orphan's job may take `patience` more seconds."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        threading.Thread(target=self._run, args=(patience,), name="pulse", daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _run(self, patience: float) -> None:
+        asleep = threading.Event()
+        while not self._station.orphaned:
+            if self._seat.job_started_ns:
+                self._seat.beat_ns = time.monotonic_ns()
+            asleep.wait(1.0)
+        deadline = time.monotonic() + patience
+        while (left := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(RedisUnavailable, RedisRefused):
+                self._registry.renew_own_lease(str(self._post.worker))
+            asleep.wait(min(RENEWAL, left))
+        os.kill(os.getpid(), SOFT)
+        asleep.wait(2.0)
+        os._exit(ExitCode.CUT)
+
+
+def work(
+    app: Forkresque,
+    options: SupervisorOptions,
+    board: Scoreboard,
+    baton: Pipe,
+    inherited: Inheritance,
+    identity: Identity,
+) -> int:
+    """Be a worker until the master says to leave, or is gone."""
+    post = identity.post(os.getpid(), processes.start_of(os.getpid()) or 0)
+    queues = ",".join(options.queues)
+    set_title(f"worker {queues} booting")
+    wakeups = Wakeups((signal.SIGTERM, signal.SIGQUIT))
+    wakeups.install()
+    station = Pooled(board, baton, inherited, wakeups)
+    worker = Worker(
+        app.url,
+        app.jobs,
+        queues=options.queues,
+        namespace=app.namespace,
+        interval=options.interval,
+        post=post,
+        station=station,
+        seat=inherited.seat,
+        titled=lambda doing: set_title(f"worker {queues} {doing}"),
+    )
+    signal.signal(SOFT, lambda _signum, _frame: _interrupt(worker, station, inherited))
+    inherited.listen()
+    registry = Registry(Target(app.url).link(), Keys(app.namespace))
+    Pulse(post, station, inherited.seat, registry=registry).start(patience=options.shutdown_timeout)
+    send(inherited.pair, Ready())
+    worker.run()
+    inherited.seat.enter(Phase.LEFT, time.monotonic_ns())
+    return ExitCode.OK
+
+
+def _interrupt(worker: Worker, station: Pooled, inherited: Inheritance) -> None:
+    """Raise in the job what the master ordered, or what an orphan owes its next master."""
+    for order in receive(inherited.pair):
+        if isinstance(order, Interrupted):
+            error = JobTimeout("over its time limit") if order.overdue else JobAborted("cut")
+            worker.performer.interrupt(order.epoch, error)
+    if station.orphaned:
+        worker.performer.interrupt(inherited.seat.epoch, JobAborted("the master is gone"))

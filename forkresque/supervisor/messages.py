@@ -1,0 +1,102 @@
+"""What master and children say to each other, over one socket pair for each child.
+
+One packet, one message, as JSON. A message that cannot be sent now is not waited for: whoever
+sends it says it again when it still holds.
+"""
+
+import contextlib
+import json
+import socket
+from dataclasses import asdict, dataclass
+
+from forkresque.policy.pool import Fault
+
+_LARGEST = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """From a child: it has booted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """From the master: the orders on the scoreboard have changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """From the master to the clerk: put the books in order and leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """From the master: job number `epoch` is over its limit, or has to be cut."""
+
+    epoch: int
+    overdue: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """From the master to the clerk: a worker is gone, and its job is to be brought back.
+
+    `signum` is 0 for a worker that exited, with `status`. `working` says that its job had begun.
+    """
+
+    worker: str
+    owner: str
+    pid: int
+    signum: int
+    status: int
+    working: bool
+    cut: bool
+    fault: str
+    job: str
+    dump: tuple[str, ...] = ()
+
+    @property
+    def blamed(self) -> Fault:
+        """Return why the master killed it, if it did."""
+        return Fault(self.fault)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """From the clerk: this death is settled in Redis."""
+
+    worker: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatonWanted:
+    """From the clerk: jobs stand although somebody is idle."""
+
+
+Message = Ready | Wake | Leave | Interrupted | Died | Settled | BatonWanted
+_KINDS = {
+    kind.__name__: kind for kind in (Ready, Wake, Leave, Interrupted, Died, Settled, BatonWanted)
+}
+
+
+def send(pair: socket.socket, message: Message) -> bool:
+    """Send `message`; return False if the other end is gone or does not listen now."""
+    packet = json.dumps({"kind": type(message).__name__, **asdict(message)}).encode()
+    try:
+        pair.send(packet)
+    except OSError:
+        return False
+    return True
+
+
+def receive(pair: socket.socket) -> list[Message]:
+    """Return what has come, without waiting. An end that is closed says nothing."""
+    messages: list[Message] = []
+    with contextlib.suppress(OSError):
+        while packet := pair.recv(_LARGEST):
+            fields = json.loads(packet)
+            if "dump" in fields:
+                fields["dump"] = tuple(fields["dump"])
+            messages.append(_KINDS[fields.pop("kind")](**fields))
+    return messages

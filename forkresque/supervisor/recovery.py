@@ -1,0 +1,158 @@
+"""What the clerk does for the jobs of those who are gone: its own workers, and other masters'."""
+
+import logging
+import signal
+from collections.abc import Mapping
+
+from forkresque import processes
+from forkresque.errors import DIRTY_EXIT, InvalidPayload
+from forkresque.jobs import Definition, OnCrash
+from forkresque.policy.pool import Fault
+from forkresque.policy.verdicts import Blame, is_host_lost, sentence
+from forkresque.protocol.connection import RedisClock
+from forkresque.protocol.failure import failure_entry
+from forkresque.protocol.payload import parse
+from forkresque.protocol.registry import (
+    LEASE,
+    Held,
+    Owner,
+    Recovery,
+    Registry,
+    Verdict,
+    suspect_field,
+)
+from forkresque.supervisor.messages import Died
+
+log = logging.getLogger("forkresque.clerk")
+
+_NAMES = {Fault.STUCK: "WorkerStuck", Fault.OVERDUE: "JobTimeout"}
+
+
+class Coroner:
+    """Finds out who is dead, and brings back what they had in hand."""
+
+    def __init__(
+        self, registry: Registry, clock: RedisClock, jobs: Mapping[str, Definition], master: str
+    ) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._jobs = jobs
+        self._master = master
+        self._misses: dict[str, int] = {}
+
+    def settle(self, died: Died) -> Recovery:
+        """Settle the death of one of our own workers. Sending it again changes nothing more."""
+        account, result = _account(died), Recovery.CHANGED
+        while result is Recovery.CHANGED:
+            held = self._registry.held(died.worker)
+            if held.owner != died.owner:
+                return Recovery.NONE  # it has left in good order, or its id is somebody else's
+            name = _NAMES.get(died.blamed, DIRTY_EXIT)
+            result = self._recover(held, _blame(died), account, name=name, dump=died.dump)
+        if result is not Recovery.NONE:
+            log.warning("%s; %s", account, _OUTCOMES[result])
+        return result
+
+    def look_around(self, *, reached_for: float) -> bool:
+        """Bring back the jobs of dead masters; return whether some of their workers live on.
+
+        A master of this host is dead when its process is; one elsewhere when its lease has run
+        out for long enough.
+        """
+        orphans = False
+        masters = [name for name in self._registry.masters() if name != self._master]
+        self._misses = {name: self._misses.get(name, 0) for name in masters}
+        for name in masters:
+            value = self._registry.lease_value(name)
+            if value is None:
+                self._misses[name] += 1
+                if is_host_lost(misses=self._misses[name], reached_for=reached_for, lease=LEASE):
+                    orphans |= self._bury(name, local=False)
+            elif processes.is_ours_to_judge(value) and not processes.is_described_alive(value):
+                orphans |= self._bury(name, local=True)
+        return orphans
+
+    def _bury(self, master: str, *, local: bool) -> bool:
+        """Recover the workers of a dead master; return whether some are alive."""
+        alive = False
+        for worker in self._registry.kids(master):
+            held = self._registry.held(worker)
+            if local and _lives(held.owner):
+                alive = True
+                continue
+            account = f"the master {master} of worker {worker} is gone"
+            blame = Blame.NOBODY if local else Blame.HOST
+            result = self._recover(held, blame, account, heed_lease=not local)
+            alive |= result is Recovery.ALIVE
+            log.warning("%s; %s", account, _OUTCOMES[result])
+        if not alive:
+            self._registry.forget_master(master)
+        return alive
+
+    def _recover(
+        self,
+        held: Held,
+        blame: Blame,
+        account: str,
+        *,
+        name: str = DIRTY_EXIT,
+        dump: tuple[str, ...] = (),
+        heed_lease: bool = False,
+    ) -> Recovery:
+        ruling = sentence(blame, once=self._runs_once(held.raw))
+        entry = failure_entry(
+            raw=held.raw,
+            exception=name,
+            error=account,
+            backtrace=dump,
+            worker=held.worker,
+            queue=held.queue,
+            failed_at=self._clock.now(),
+        )
+        field = suspect_field(held.raw, host=blame is Blame.HOST) if ruling.counted else ""
+        verdict = Verdict(field, ruling.limit, ruling.fail, poison=entry, entry=entry)
+        return self._registry.recover(held, verdict, heed_lease=heed_lease)
+
+    def _runs_once(self, raw: bytes) -> bool:
+        try:
+            definition = self._jobs.get(parse(raw).name)
+        except InvalidPayload:
+            return False
+        return definition is not None and definition.on_crash is OnCrash.FAIL
+
+
+_OUTCOMES = {
+    Recovery.REQUEUED: "its job is back at the head of its queue",
+    Recovery.FAILED: "its job is recorded as failed",
+    Recovery.POISON: "its job has done that too often and is recorded as failed",
+    Recovery.NONE: "it had no job in hand",
+    Recovery.ALIVE: "it holds on to its job",
+    Recovery.CHANGED: "somebody else looks after it",
+}
+
+
+def _account(died: Died) -> str:
+    """Say what happened, for the log and the failure record."""
+    if died.signum:
+        how = f"was killed by {signal.Signals(died.signum).name}"
+    else:
+        how = f"exited with status {died.status}"
+    doing = f" while performing {died.job}" if died.working and died.job else ""
+    why = f": {died.fault}" if died.fault else ""
+    return f"worker {died.worker} {how}{doing}{why}"
+
+
+def _blame(died: Died) -> Blame:
+    if died.blamed in (Fault.STUCK, Fault.OVERDUE):
+        return Blame.LIMIT
+    if died.cut or not died.working:
+        return Blame.NOBODY
+    return Blame.JOB
+
+
+def _lives(owner: str) -> bool:
+    try:
+        known = Owner.parse(owner)
+    except ValueError:
+        return False
+    return processes.is_alive(known.pid, known.start)

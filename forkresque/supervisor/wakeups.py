@@ -1,0 +1,54 @@
+"""Signals as bytes in a pipe, so that one `select` hears them with everything else.
+
+The handler only takes a note; the byte is a hint, and may be lost in a full pipe without harm.
+A pipe and not a socket pair, which holds only some 278 bytes.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable
+from types import FrameType
+
+
+class Wakeups:
+    """Hears signals, for the main thread of one process."""
+
+    def __init__(self, signals: Iterable[int]) -> None:
+        self._signals = tuple(signals)
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._pending: set[int] = set()
+
+    def install(self) -> None:
+        """Hear the signals from now on."""
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for signum in self._signals:
+            signal.signal(signum, self._note)
+
+    def fileno(self) -> int:
+        """Return what is readable when a signal has come."""
+        return self._reader
+
+    def take(self) -> set[int]:
+        """Return the signals that have come, each once, and forget them."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._reader, 4096):
+                pass
+        pending, self._pending = self._pending, set()
+        return pending
+
+    def wake(self) -> None:
+        """Make `fileno` readable without a signal. May be called from a signal handler."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._writer, b"!")
+
+    def close_in_child(self) -> None:
+        """Let go of a parent's wakeups after a fork: its signals are none of ours."""
+        signal.set_wakeup_fd(-1)
+        for signum in self._signals:
+            signal.signal(signum, signal.SIG_DFL)
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def _note(self, signum: int, _frame: FrameType | None) -> None:
+        self._pending.add(signum)
