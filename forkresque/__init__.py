@@ -1,25 +1,32 @@
-"""Background jobs for Python that speak Resque. This is the public API; all else may change."""
+"""Background jobs for Python that speak Resque. This is the public API; all else may change.
 
-from forkresque.app import Forkresque, Job
-from forkresque.errors import (
-    AlreadyScheduled,
-    BadKey,
-    ConfigError,
-    ControlError,
-    EnqueueUnknown,
-    ForkresqueError,
-    InvalidArgs,
-    InvalidPayload,
-    JobAborted,
-    JobTimeout,
-    RedisRefused,
-    RedisUnavailable,
-    UnknownJob,
-)
-from forkresque.jobs import OnCrash
-from forkresque.queue import Queue
-from forkresque.scheduler import Scheduler
-from forkresque.worker import Worker
+Names are imported when they are first used, so that short commands need not load Redis' client.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forkresque.app import Forkresque, Job
+    from forkresque.errors import (
+        AlreadyScheduled,
+        BadKey,
+        ConfigError,
+        ControlError,
+        EnqueueUnknown,
+        ForkresqueError,
+        InvalidArgs,
+        InvalidPayload,
+        JobAborted,
+        JobTimeout,
+        RedisRefused,
+        RedisUnavailable,
+        UnknownJob,
+    )
+    from forkresque.jobs import OnCrash
+    from forkresque.queue import Queue
+    from forkresque.scheduler import Scheduler
+    from forkresque.worker import Worker
 
 __version__ = "0.1.0"
 
@@ -45,3 +52,19 @@ __all__ = [
     "Worker",
     "__version__",
 ]
+
+_HOMES = {
+    "Forkresque": "app",
+    "Job": "app",
+    "OnCrash": "jobs",
+    "Queue": "queue",
+    "Scheduler": "scheduler",
+    "Worker": "worker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home; errors are at home in `errors`."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)

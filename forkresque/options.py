@@ -77,7 +77,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 _PARSERS: dict[type, Callable[[str], Any]] = {float: duration, bool: _truth, int: int}
-_METAVARS: dict[type, str] = {float: "SECONDS", int: "N"}
+_METAVARS: dict[type, str] = {float: "SECONDS", int: "N", bool: "yes|no"}
 
 
 @dataclass(frozen=True, slots=True)

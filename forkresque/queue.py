@@ -19,7 +19,7 @@ from forkresque.policy.backoff import Backoff
 from forkresque.protocol.connection import Client
 from forkresque.protocol.failure import Failure, parse_failure
 from forkresque.protocol.keys import Keys
-from forkresque.protocol.payload import encode_job
+from forkresque.protocol.payload import PAYLOAD_LIMIT_BYTES, encode_job
 from forkresque.protocol.store import Producer, Request, Store
 
 ENQUEUE_TIMEOUT = 5.0  # seconds for which an enqueue is tried again before it raises
@@ -174,7 +174,14 @@ class Queue:
             check_queue_name(queue)
         except ConfigError as error:
             raise InvalidArgs(str(error), hint=error.hint) from error
-        return encode_job(queue, name, args, allow_bigint=self._allow_bigint)
+        payload = encode_job(queue, name, args, allow_bigint=self._allow_bigint)
+        if len(payload) > PAYLOAD_LIMIT_BYTES:
+            raise InvalidArgs(
+                f"the arguments of {name} take {len(payload)} bytes, at most "
+                f"{PAYLOAD_LIMIT_BYTES} are read again",
+                hint="store the data elsewhere and send its address",
+            )
+        return payload
 
     def _send(self, send: Callable[[Request], T], request_id: str | None) -> T:
         """Ask with one request until Redis answers or patience ends."""

@@ -219,13 +219,16 @@ class Pool:
         return actions
 
     def baton(self, facts: Mapping[int, Facts], *, pipe_empty: bool) -> list[Action]:
-        """Return a baton if somebody is idle, nobody is on call and none is on its way."""
+        """Return a baton if nobody is on call and none is on its way.
+
+        It does not matter whether somebody is idle now: in the pipe it waits for the first who
+        is. One too many is harmless, too: whoever is on call takes it, and claims once more.
+        """
         if self.paused or self.stopping or not pipe_empty:
             return []
-        workers = [facts[child.seat] for child in self.of(Kind.WORKER) if not child.dismissed]
-        on_call = any(seen.doing is Doing.CALL and seen.silent < 6.0 for seen in workers)
-        idle = any(seen.doing is Doing.IDLE for seen in workers)
-        return [Baton()] if idle and not on_call else []
+        staying = [facts[child.seat] for child in self.of(Kind.WORKER) if not child.dismissed]
+        on_call = any(seen.doing is Doing.CALL and seen.silent < 6.0 for seen in staying)
+        return [Baton()] if staying and not on_call else []
 
     def next_step_at(self, now: float) -> float:
         """Return the moment at which `plan` may have something new to say by time alone."""

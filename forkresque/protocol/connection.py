@@ -230,7 +230,12 @@ class Client:
         """Send several commands in one go and return their answers; not a transaction."""
         with self._connection() as connection:
             connection.send_packed_command([pack(*words) for words in commands])
-            return [connection.read_response() for _ in commands]
+            answers = [_answer(connection) for _ in commands]
+        for answer in answers:
+            if isinstance(answer, ResponseError):
+                with _translated(self._target.url):
+                    raise answer
+        return answers
 
     def close(self) -> None:
         """Close all connections. The next call opens one again."""
@@ -264,6 +269,14 @@ class Client:
 def _exchange(connection: Any, packed: bytes) -> Any:
     connection.send_packed_command([packed])
     return connection.read_response()
+
+
+def _answer(connection: Any) -> Any:
+    """Return the next answer, or the error that it is: the answers after it are to be read too."""
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 class RedisClock:

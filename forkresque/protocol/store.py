@@ -155,10 +155,16 @@ class Store:
         return list(self.client.command("LRANGE", self.keys.delayed(second), start, stop))
 
     def counts(self) -> dict[str, int]:
-        """Return how many jobs succeeded (`processed`) and `failed`, ever."""
+        """Return how many jobs succeeded (`processed`) and `failed`, ever.
+
+        What some client made of a counter that is no number counts as 0.
+        """
         names = ("processed", "failed")
         values = self.client.commands(*(("GET", self.keys.stat(name)) for name in names))
-        return {name: int(value or 0) for name, value in zip(names, values, strict=True)}
+        return {
+            name: int(value) if value and value.isdigit() else 0
+            for name, value in zip(names, values, strict=True)
+        }
 
     # -- pausing for everybody ---------------------------------------------------------------
 

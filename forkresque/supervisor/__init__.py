@@ -1,16 +1,20 @@
 """Processes: a master that forks, and its children."""
 
+from collections.abc import Callable
+
 from forkresque.app import Forkresque
 from forkresque.options import SupervisorOptions
 
 __all__ = ["supervise"]
 
 
-def supervise(app: Forkresque, options: SupervisorOptions) -> int:
+def supervise(load: Callable[[], Forkresque], options: SupervisorOptions) -> int:
     """Run a master with its children in this process until it is told to stop.
 
-    Returns the exit code. Must be called from the main thread, with no other thread alive.
+    `load` imports the application: here and once with `options.preload`, else in every child.
+    Returns the exit code. Must be called from the main thread.
     """
     from forkresque.supervisor.master import Master
+    from forkresque.supervisor.preload import preloaded
 
-    return Master(app, options).run()
+    return Master(preloaded(load) if options.preload else load, options).run()

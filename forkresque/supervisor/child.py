@@ -51,6 +51,13 @@ class Forked:
     pair: socket.socket
     dump: int
 
+    def close(self) -> None:
+        """Close the parent's descriptors."""
+        self.pair.close()
+        os.close(self.dump)
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:

@@ -40,7 +40,9 @@ def runtime_directory(environ: Mapping[str, str]) -> Path:
 
 def sockets(directory: Path) -> list[Path]:
     """Return the control sockets in `directory` behind which a master answers."""
-    found = []
+    found: list[Path] = []
+    if not directory.is_dir() or directory.lstat().st_uid not in (0, os.getuid()):
+        return found  # nobody but this user may say where our masters are
     for path in sorted(directory.glob("*.sock")):
         with contextlib.suppress(ControlError):
             ask(path, "status")

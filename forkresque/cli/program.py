@@ -1,0 +1,90 @@
+"""`forkresque` itself: which commands there are, and what an error looks like to the shell."""
+
+import importlib
+import io
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from forkresque import __version__
+from forkresque.cli.output import complain, show_trace
+from forkresque.cli.parameters import Group
+from forkresque.cli.session import Session
+from forkresque.errors import ExitCode, ForkresqueError, RedisUnavailable
+
+INTERRUPTED = 130
+
+# Each command, and the module of this package that has it under the same name.
+COMMANDS = {
+    "start": "start",
+    "demo": "demo",
+    "status": "status",
+    "enqueue": "enqueue",
+    "queues": "queues",
+    "workers": "workers",
+    "failed": "failed",
+    "pause": "control",
+    "resume": "control",
+    "drain": "control",
+}
+
+
+class Program(Group):
+    """The group of all commands. It imports the one that is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names of all commands, those that people type daily first."""
+        return list(COMMANDS)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        cmd_name: str,
+    ) -> click.Command | None:
+        """Import a command; return None if there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"forkresque.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; whatever goes wrong becomes a message and an exit code."""
+        session = ctx.ensure_object(Session)
+        try:
+            return super().invoke(ctx)
+        except ForkresqueError as error:
+            if session.verbose:
+                show_trace(traceback.format_exc())
+            complain(str(error), hint=error.hint or _hint(error))
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception:  # noqa: BLE001 - the last one who can tell the user
+            show_trace(traceback.format_exc())
+            complain("internal error; the traceback is above", hint="please report it")
+            ctx.exit(ExitCode.INTERNAL)
+
+
+def _hint(error: ForkresqueError) -> str:
+    if isinstance(error, RedisUnavailable):
+        return "is it up? Name another with -u URL or FORKRESQUE_REDIS_URL"
+    return ""
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="forkresque", message="%(prog)s %(version)s")
+def program() -> None:
+    """Run, look after and feed background jobs that speak Resque."""
+
+
+def main() -> None:
+    """Run the command line. The console script and `python -m forkresque` call this."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal is no error
+    program(prog_name="forkresque")

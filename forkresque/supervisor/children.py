@@ -1,0 +1,204 @@
+"""The master's children as processes: fork them, signal them, hear them, bury them.
+
+Which child there should be is for `policy.pool` to say; this knows pids, descriptors and seats.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from forkresque.policy.pool import Child, Doing, Facts, Kind
+from forkresque.scoreboard import Phase, Role, Scoreboard
+from forkresque.supervisor.child import DUMP, ORPHANED, Forked, Inheritance, spawn
+from forkresque.supervisor.identity import Identity
+from forkresque.supervisor.messages import Died, Message, receive, send
+
+log = logging.getLogger("forkresque.master")
+
+Body = Callable[[Inheritance], int]
+
+_DUMP_BYTES, _DUMP_LINES = 64 * 1024, 200
+_ROLES = {Kind.CLERK: Role.CLERK, Kind.WORKER: Role.WORKER}
+_DOING = {
+    Phase.EMPTY: Doing.BOOT,
+    Phase.BOOT: Doing.BOOT,
+    Phase.IDLE: Doing.IDLE,
+    Phase.CALL: Doing.CALL,
+    Phase.RUN: Doing.RUN,
+    Phase.SETTLE: Doing.OTHER,
+    Phase.DRAIN: Doing.OTHER,
+    Phase.LEFT: Doing.OTHER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A child that was forked and not yet reaped."""
+
+    seat: int
+    kind: Kind
+    forked: Forked
+
+
+class Children:
+    """All children of one master. In the selector their pairs carry their seats as data."""
+
+    def __init__(
+        self,
+        board: Scoreboard,
+        selector: selectors.BaseSelector,
+        identity: Identity,
+        bodies: Mapping[Kind, Body],
+    ) -> None:
+        self._board = board
+        self._selector = selector
+        self._identity = identity
+        self._bodies = bodies
+        self._members: dict[int, Member] = {}
+
+    def spawn(self, number: int, kind: Kind, *, let_go: Callable[[], None]) -> None:
+        """Fork a child into a seat. Raises OSError when the kernel refuses.
+
+        `let_go` closes, in the child, what is the master's apart from its children.
+        """
+        seat = self._board.seats[number]
+        seat.take(_ROLES[kind], time.monotonic_ns())
+
+        def leave_parent() -> None:
+            let_go()
+            self._close_all()
+
+        death_signal = ORPHANED if kind is Kind.CLERK else signal.SIGTERM
+        try:
+            forked = spawn(seat, self._bodies[kind], let_go=leave_parent, death_signal=death_signal)
+        except OSError:
+            seat.leave()
+            raise
+        self._members[number] = Member(number, kind, forked)
+        self._selector.register(forked.pair, selectors.EVENT_READ, number)
+        if forked.pidfd is not None:
+            self._selector.register(forked.pidfd, selectors.EVENT_READ)
+
+    def reap(self) -> Iterator[tuple[Member, int]]:
+        """Yield whoever has died, with the wait status; as PID 1, strangers are reaped as well."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for member in list(self._members.values()):
+                if member.forked.pid == pid:
+                    yield member, status
+
+    def bury(self, member: Member, child: Child, status: int) -> Died:
+        """Let go of a dead child, kill what its job has left behind, and say what happened."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(member.forked.pid, signal.SIGKILL)
+        died = self._obituary(member, child, status)
+        del self._members[member.seat]
+        self._unwatch(member)
+        member.forked.close()
+        self._board.seats[member.seat].leave()
+        return died
+
+    def hear(self, number: int) -> list[Message]:
+        """Return what a child has said."""
+        member = self._members.get(number)
+        if member is None:
+            return []
+        messages = receive(member.forked.pair)
+        if not messages:  # the end of the pair proves nothing, but need not be watched
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(member.forked.pair)
+        return messages
+
+    def tell(self, number: int, message: Message) -> None:
+        """Say something to one child."""
+        send(self._members[number].forked.pair, message)
+
+    def tell_all(self, kind: Kind, message: Message) -> None:
+        """Say something to all children of a kind."""
+        for member in self._members.values():
+            if member.kind is kind:
+                send(member.forked.pair, message)
+
+    def signal(self, number: int, signum: int) -> None:
+        """Signal a child; a kill takes with it what its job has started."""
+        pid = self._members[number].forked.pid  # not reaped yet, so the pid is nobody else's
+        with contextlib.suppress(ProcessLookupError):
+            if signum == signal.SIGKILL:
+                os.killpg(pid, signum)
+            else:
+                os.kill(pid, signum)
+
+    def describe(self, number: int) -> str:
+        """Return how logs name a child."""
+        return f"child={number} pid={self._members[number].forked.pid}"
+
+    def facts(self) -> dict[int, Facts]:
+        """Return what the scoreboard says of each child now."""
+        now = time.monotonic_ns()
+        found = {}
+        for number in self._members:
+            seat = self._board.seats[number]
+            found[number] = Facts(
+                doing=_DOING[seat.phase],
+                silent=(now - seat.beat_ns) / 1e9,
+                epoch=seat.epoch,
+                soft_in=(seat.soft_ns - now) / 1e9 if seat.soft_ns else math.inf,
+                hard_in=(seat.hard_ns - now) / 1e9 if seat.hard_ns else math.inf,
+            )
+        return found
+
+    def ask_for_dumps(self) -> None:
+        """Have every child write its stacks down."""
+        for number, member in self._members.items():
+            os.ftruncate(member.forked.dump, 0)
+            os.lseek(member.forked.dump, 0, os.SEEK_SET)
+            self.signal(number, DUMP)
+
+    def dumps(self) -> Iterator[tuple[str, str]]:
+        """Yield the lines that children have written down, each with its child's name."""
+        for number, member in self._members.items():
+            for line in _dumped(member.forked.dump):
+                yield self.describe(number), line
+
+    def _obituary(self, member: Member, child: Child, status: int) -> Died:
+        seat, forked = self._board.seats[member.seat], member.forked
+        post = self._identity.post(forked.pid, forked.start)
+        code = os.waitstatus_to_exitcode(status)
+        return Died(
+            worker=str(post.worker),
+            owner=str(post.owner),
+            pid=forked.pid,
+            signum=max(-code, 0),
+            status=max(code, 0),
+            working=seat.phase in (Phase.RUN, Phase.SETTLE),
+            cut=child.cut,
+            fault=child.fault,
+            job=seat.title,
+            dump=_dumped(forked.dump) if child.fault else (),
+        )
+
+    def _unwatch(self, member: Member) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(member.forked.pair)
+        if member.forked.pidfd is not None:
+            self._selector.unregister(member.forked.pidfd)
+
+    def _close_all(self) -> None:
+        for member in self._members.values():
+            member.forked.close()
+
+
+def _dumped(dump: int) -> tuple[str, ...]:
+    raw = os.pread(dump, _DUMP_BYTES, 0)
+    return tuple(raw.decode("utf-8", "replace").splitlines()[:_DUMP_LINES])
