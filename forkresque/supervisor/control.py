@@ -116,6 +116,9 @@ class ControlServer:
             self._server.close()
             self._path.unlink(missing_ok=True)
             self._lock_path.unlink(missing_ok=True)
+            if not self._is_named:
+                with contextlib.suppress(OSError):  # another master's sockets are in it
+                    self._path.parent.rmdir()
         self.close_in_child()
 
     def close_in_child(self) -> None:
