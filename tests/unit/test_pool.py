@@ -520,6 +520,36 @@ def test_a_worker_that_dies_in_boot_is_replaced_after_a_pause() -> None:
     assert planned(pool, 1.1) == [Spawn(1, Kind.WORKER)]
 
 
+def test_the_first_worker_that_gets_ready_ends_the_pause_for_all() -> None:
+    pool = Pool(seats=8, target=4)
+    pool.spawned(0, Kind.CLERK, 0.0)
+    pool.got_ready(0)
+    for seat in range(1, 5):
+        pool.spawned(seat, Kind.WORKER, 0.0)
+        pool.died(seat, 1.0, jitter=1.0)
+    booting = {1: Facts(Doing.BOOT, 0.0)}
+    assert planned(pool, 10.0) == [Spawn(1, Kind.WORKER)]
+    pool.spawned(1, Kind.WORKER, 10.0)
+    assert planned(pool, 10.1, booting) == []
+
+    pool.got_ready(1)
+
+    assert planned(pool, 10.2) == [Spawn(seat, Kind.WORKER) for seat in (2, 3, 4)]
+
+
+def test_a_worker_that_was_dismissed_in_boot_is_no_boot_failure() -> None:
+    pool = ready_pool(1)
+    pool.resize(+1)
+    pool.spawned(2, Kind.WORKER, 1.0)
+    pool.resize(-1)
+    pool.dismissed(2, 1.0)
+    pool.died(2, 1.1, jitter=1.0)
+
+    pool.resize(+1)
+
+    assert planned(pool, 1.1) == [Spawn(2, Kind.WORKER)]
+
+
 def test_a_fork_that_the_kernel_refuses_is_tried_again_after_a_pause() -> None:
     pool = Pool(seats=5, target=1)
     pool.spawned(0, Kind.CLERK, 0.0)
