@@ -60,16 +60,19 @@ class Job(Generic[P, R]):
         return self._app.queue.enqueue_at(moment, self.definition.queue, self.name, bound)
 
     def using(self, *, queue: str | None = None, front: bool = False) -> "Job[P, R]":
-        """Return this job for another queue, or for the head of it; the application's stays."""
+        """Return this job for another queue, or for its head; the application's own stays.
+
+        `front` is for `enqueue`: a delayed job goes to the tail when its second comes.
+        """
         definition = define(
             self._function,
             name=self.name,
-            queue=queue or self.definition.queue,
+            queue=self.definition.queue if queue is None else queue,
             timeout=self.definition.timeout,
             on_crash=self.definition.on_crash,
         )
         other = Job(self._app, self._function, definition)
-        other._front = front
+        other._front = front or self._front
         return other
 
     def __repr__(self) -> str:
@@ -167,11 +170,15 @@ class Forkresque:
         limit = None if timeout is None else seconds(timeout)
         definition = define(function, timeout=limit, **options)
         known = self.jobs.get(definition.name)
-        if known and known.function.__qualname__ != function.__qualname__:
+        if known and _place(known.function) != _place(function):
             raise ConfigError(
-                f"two jobs are named {definition.name!r}: {known.function.__qualname__} and "
-                f"{function.__qualname__}",
+                f"two jobs are named {definition.name!r}: {_place(known.function)} and "
+                f"{_place(function)}",
                 hint="give one of them another name",
             )
         self.jobs[definition.name] = definition
         return Job(self, function, definition)
+
+
+def _place(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"

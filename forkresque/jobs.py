@@ -6,7 +6,7 @@ Only what is registered runs: a name from Redis is looked up, never imported.
 import asyncio
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -47,19 +47,22 @@ class Definition:
     def run(self, args: Sequence[object]) -> object:
         """Call the function; a coroutine is run to its end in this process' own event loop."""
         result = self.function(*args)
-        return _loop().run(result) if inspect.iscoroutine(result) else result
+        return _run(result) if inspect.iscoroutine(result) else result
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Return a call's arguments by position. Raises InvalidArgs if they do not fit."""
         if not kwargs:
             self.check(args)
             return args
+        signature = inspect.signature(self.function)
         try:
-            bound = inspect.signature(self.function).bind(*args, **kwargs)
+            bound = signature.bind(*args, **kwargs)
         except TypeError as error:
             raise InvalidArgs(f"{self.name}: {error}") from error
-        bound.apply_defaults()  # a default between two given arguments has to be sent as well
-        return bound.args
+        names = list(signature.parameters)
+        last = max(len(args) - 1, *map(names.index, kwargs))
+        bound.apply_defaults()  # a default before a given argument has to be sent as well
+        return bound.args[: last + 1]
 
     def _wanted(self) -> str:
         if self.most is None:
@@ -136,3 +139,15 @@ def _loop() -> asyncio.Runner:
     if _runner is None or _runner[0] != os.getpid():
         _runner = (os.getpid(), asyncio.Runner())
     return _runner[1]
+
+
+def _run(coroutine: Coroutine[Any, Any, object]) -> object:
+    global _runner
+    runner = _loop()
+    try:
+        return runner.run(coroutine)
+    except BaseException:
+        # An interrupt may have left the loop with the job still in it; closing cancels that.
+        _runner = None
+        runner.close()
+        raise

@@ -56,6 +56,8 @@ class Performer:
             definition = self._definition(payload.name)
             definition.check(payload.args)
         except (InvalidPayload, UnknownJob, InvalidArgs) as error:
+            self._seat.failed += 1
+            self._seat.title = "(refused)"
             return Ended(Outcome.FAIL, error.with_traceback(None))  # of no use to the job's author
         self._begin(definition)
         ended = self._run(definition, payload)

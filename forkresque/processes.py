@@ -13,11 +13,11 @@ def start_of(pid: int) -> int | None:
     A zombie counts as none: it runs nothing any more.
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return _start_by_psutil(pid) if not Path("/proc/self").exists() else None
-    fields = stat[stat.rindex(")") + 2 :].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def describe(pid: int) -> str:

@@ -133,6 +133,7 @@ class Pool:
     children: dict[int, Child] = field(default_factory=dict)
     stopping: bool = False
     abort_at: float = math.inf
+    books_until: float = math.inf
     unsettled_deaths: int = 0
     cuts: int = 0
     ever_ready: bool = False
@@ -154,6 +155,7 @@ class Pool:
         """Want no children. Jobs in hand get `within` seconds; asking again can only shorten."""
         self.stopping, self.target = True, 0
         self.abort_at = min(self.abort_at, now + within)
+        self._close_books(now)
 
     def end(self, now: float) -> None:
         """Want no children, now: jobs in hand are cut."""
@@ -167,6 +169,7 @@ class Pool:
     def spawned(self, seat: int, kind: Kind, now: float) -> None:
         """Take note of a fork."""
         self.children[seat] = Child(seat, kind, now)
+        self._close_books(now)
 
     def got_ready(self, seat: int) -> None:
         """Take note of a child that has booted."""
@@ -183,7 +186,8 @@ class Pool:
         child = self.children[seat]
         child.dismissed = True
         if child.kind is Kind.CLERK:
-            child.fault, child.kill_at = Fault.BOOKS, now + BOOKS_GRACE
+            child.fault = child.fault or Fault.BOOKS
+            child.kill_at = min(child.kill_at, now + BOOKS_GRACE)
 
     def died(self, seat: int, now: float, *, jitter: float) -> Child:
         """Take note of a death, and return what was known of the child."""
@@ -191,7 +195,16 @@ class Pool:
         if not child.ready and not child.dismissed:
             self.births[child.kind].failed(now, jitter=jitter)
         self.cuts += child.cut
+        self._close_books(now)
         return child
+
+    def _close_books(self, now: float) -> None:
+        """Once the last worker is gone, give the clerk a limited time to settle what it left."""
+        if self.stopping and not self.of(Kind.WORKER):
+            self.books_until = min(self.books_until, now + BOOKS_GRACE)
+            for clerk in self.of(Kind.CLERK):
+                clerk.fault = clerk.fault or Fault.BOOKS
+                clerk.kill_at = min(clerk.kill_at, self.books_until)
 
     # -- what is to be done ------------------------------------------------------------------
 
@@ -215,7 +228,7 @@ class Pool:
             if not late:
                 actions += self._judge(child, seen, now)
             actions += self._interruptions(child, seen, now)
-            actions += self._kill(child, now)
+            actions += self._kill(child, seen, now)
         return actions
 
     def baton(self, facts: Mapping[int, Facts], *, pipe_empty: bool) -> list[Action]:
@@ -230,9 +243,11 @@ class Pool:
         on_call = any(seen.doing is Doing.CALL and seen.silent < 6.0 for seen in staying)
         return [Baton()] if staying and not on_call else []
 
-    def next_step_at(self, now: float) -> float:
+    def next_step_at(self, now: float, facts: Mapping[int, Facts]) -> float:
         """Return the moment at which `plan` may have something new to say by time alone."""
         moments = [child.kill_at for child in self.children.values()]
+        for seen in facts.values():
+            moments += [now + seen.soft_in, now + seen.hard_in]
         moments += [births.next_at for births in self.births.values()]
         moments.append(self.abort_at)
         return min((moment for moment in moments if moment > now), default=math.inf)
@@ -241,14 +256,18 @@ class Pool:
         free = [seat for seat in range(self.seats) if seat not in self.children]
         missing = {
             # The clerk outlives the workers: it settles what the last of them leave behind.
-            Kind.CLERK: int(not self._clerk_may_go and not self.of(Kind.CLERK)),
+            Kind.CLERK: int(
+                not self._clerk_may_go and now < self.books_until and not self.of(Kind.CLERK)
+            ),
             Kind.WORKER: self.target - sum(not child.dismissed for child in self.of(Kind.WORKER)),
         }
+        kept = 0
         for kind, number in missing.items():
             births, booting = self.births[kind], sum(not child.ready for child in self.of(kind))
-            while number > 0 and free and births.allowed(now, booting=booting):
+            while number > 0 and len(free) > kept and births.allowed(now, booting=booting):
                 yield Spawn(free.pop(0), kind)
                 number, booting = number - 1, booting + 1
+            kept = number  # a seat for the clerk, as long as it has to wait
 
     @property
     def _clerk_may_go(self) -> bool:
@@ -285,8 +304,8 @@ class Pool:
 
     def _interruptions(self, child: Child, seen: Facts, now: float) -> Iterable[Interrupt]:
         cut = now >= self.abort_at and not child.cut and child.kind is Kind.WORKER
-        if cut and seen.doing is not Doing.BOOT:
-            child.cut = seen.doing in (Doing.RUN, Doing.OTHER)
+        if cut:
+            child.cut = seen.doing is Doing.RUN
             child.fault = child.fault or Fault.CUT
             child.kill_at = min(child.kill_at, now + ABORT_GRACE)
         overdue = seen.soft_in <= 0 and child.interrupted != seen.epoch
@@ -294,7 +313,8 @@ class Pool:
             child.interrupted = seen.epoch
             yield Interrupt(child.seat, seen.epoch, overdue=not cut)
 
-    def _kill(self, child: Child, now: float) -> Iterable[Kill]:
+    def _kill(self, child: Child, seen: Facts, now: float) -> Iterable[Kill]:
         if now >= child.kill_at and not child.killed:
             child.killed = True
+            child.cut |= child.fault is Fault.CUT and seen.doing in (Doing.RUN, Doing.OTHER)
             yield Kill(child.seat, child.fault)

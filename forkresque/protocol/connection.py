@@ -159,8 +159,12 @@ class Link:
         can come in the same read as the answer before it, where `select` does not see it.
         """
         with _translated(self._url):
-            while self._connection.is_connected and self._connection.can_read(0):
-                self._connection.read_response(push_request=True)
+            try:
+                while self._connection.is_connected and self._connection.can_read(0):
+                    self._connection.read_response(push_request=True)
+            except BaseException:
+                self.close()  # redis-py leaves a connection open that its peer has closed
+                raise
         keys, self._pushed = self._pushed, set()
         return keys
 

@@ -23,7 +23,7 @@ log = logging.getLogger("forkresque.master")
 
 Body = Callable[[Inheritance], int]
 
-_DUMP_BYTES, _DUMP_LINES = 64 * 1024, 200
+_DUMP_BYTES, _DUMP_LINES = 32 * 1024, 200  # it travels in one packet, as JSON
 _ROLES = {Kind.CLERK: Role.CLERK, Kind.WORKER: Role.WORKER}
 _DOING = {
     Phase.EMPTY: Doing.BOOT,

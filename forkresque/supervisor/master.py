@@ -109,20 +109,22 @@ class Master:
         return self._exit_code()
 
     def _loop(self) -> None:
-        expected = time.monotonic() + TICK
+        expected, late_until = time.monotonic() + TICK, -math.inf
         while True:
             self._reap()
             if self._pool.finished:
                 return
             now = time.monotonic()
-            late = now - expected > STANDSTILL
-            for action in self._pool.plan(now, self._children.facts(), late=late):
+            if now - expected > STANDSTILL:
+                late_until = now + STANDSTILL  # the children need a moment to beat again
+            facts = self._children.facts()
+            for action in self._pool.plan(now, facts, late=now < late_until):
                 self._act(action)
             empty = not select.select([self._baton.reader], [], [], 0)[0]
             for action in self._pool.baton(self._children.facts(), pipe_empty=empty):
                 self._act(action)
             self._show()
-            pause = min(TICK, max(0.0, self._pool.next_step_at(now) - now))
+            pause = min(TICK, max(0.0, self._pool.next_step_at(now, facts) - now))
             expected = time.monotonic() + pause
             self._listen(pause)
 

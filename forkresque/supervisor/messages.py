@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 from forkresque.policy.pool import Fault
 
-_LARGEST = 64 * 1024
+_LARGEST = 192 * 1024  # bytes; a stack dump of 32 KiB as JSON, at its worst
 
 
 @dataclass(frozen=True, slots=True)

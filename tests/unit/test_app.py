@@ -74,7 +74,9 @@ def test_a_name_that_nobody_registered_is_unknown(app: Forkresque) -> None:
 def test_a_name_can_be_taken_once(app: Forkresque) -> None:
     app.job("send")(send)
 
-    with pytest.raises(ConfigError, match=r"two jobs are named 'send': send and .*other") as raised:
+    with pytest.raises(
+        ConfigError, match=r"two jobs are named 'send': .*send and .*other"
+    ) as raised:
 
         @app.job("send")
         def other() -> None: ...

@@ -16,7 +16,7 @@ RANKS = {
     "errors": 0,
     "options": 1,
     "embedded": 1,
-    "embedded_guardian": 1,
+    "embedded_guardian": 0,
     "processes": 1,
     "protocol": 2,
     "policy": 2,

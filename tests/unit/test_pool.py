@@ -104,7 +104,7 @@ class Plant:
     def step(self) -> None:
         """Live through one pass of a master's loop."""
         late = self.standstills and self._strikes(0.002)
-        pause = min(TICK, max(0.0, self.pool.next_step_at(self.now) - self.now))
+        pause = min(TICK, max(0.0, self.pool.next_step_at(self.now, self.facts()) - self.now))
         if late:
             self.now += self.chance.uniform(5.0, 500.0)  # everybody stood still
         elif self.chance.random() < 0.5:
@@ -325,10 +325,9 @@ class Plant:
         facts = self.facts()
         batons = self.pool.baton(facts, pipe_empty=not self.pipe)
         workers = [facts[process.seat] for process in self.staying()]
-        somebody_idle = any(seen.doing is Doing.IDLE for seen in workers)
         on_call = any(seen.doing is Doing.CALL and seen.silent < 6.0 for seen in workers)
         at_rest = self.pool.paused or self.pool.stopping
-        wanted = somebody_idle and not on_call and not self.pipe and not at_rest
+        wanted = bool(workers) and not on_call and not self.pipe and not at_rest
         assert batons == [Baton()] * wanted
         self.pipe += len(batons)
 
@@ -908,19 +907,29 @@ def test_who_is_on_call_counts_while_it_gives_signs_of_life(silent: float, baton
     assert given == [Baton()] * batons
 
 
-def test_nobody_idle_needs_a_baton() -> None:
+@pytest.mark.parametrize("doing", [Doing.BOOT, Doing.RUN, Doing.OTHER])
+def test_one_baton_waits_in_the_pipe_for_the_first_who_is_idle(doing: Doing) -> None:
     pool = ready_pool(1)
+    facts = facts_of(pool, {1: Facts(doing, 0.0)})
 
-    for doing in (Doing.BOOT, Doing.RUN, Doing.OTHER):
-        assert pool.baton(facts_of(pool, {1: Facts(doing, 0.0)}), pipe_empty=True) == []
+    assert pool.baton(facts, pipe_empty=True) == [Baton()]
+    assert pool.baton(facts, pipe_empty=False) == []
 
 
-def test_a_worker_that_was_dismissed_is_given_no_baton() -> None:
+def test_a_worker_that_was_dismissed_is_not_on_call() -> None:
     pool = ready_pool()
     pool.resize(-1)
     planned(pool, 1.0, {2: running()})
+    leaving = {1: Facts(Doing.CALL, 0.0)}
 
-    assert pool.baton(facts_of(pool, {2: running()}), pipe_empty=True) == []
+    assert pool.baton(facts_of(pool, leaving), pipe_empty=True) == [Baton()]
+
+
+def test_a_pool_without_workers_gets_no_baton() -> None:
+    pool = ready_pool(1)
+    pool.died(1, 1.0, jitter=0.5)
+
+    assert pool.baton(facts_of(pool), pipe_empty=True) == []
 
 
 def test_a_paused_or_stopping_pool_gets_no_baton() -> None:

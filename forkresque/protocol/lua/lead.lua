@@ -8,7 +8,7 @@
 --   foreign*  string  the locks of node-resque's and Ruby's schedulers: all are ours, or we take none
 --
 -- A foreign lock without an end would stop everybody for ever; it gets `foreign_term` seconds.
--- Returns {LEAD, "1" with the right to promote, holder of a foreign lock or ""}, {FOLLOW, holder}.
+-- Returns {LEAD, "1" with the right to promote, holder of a foreign lock or ""}, {FOLLOW, holder}. O(locks).
 local current = redis.call("GET", leader)
 if current and current ~= token then return {"FOLLOW", current} end
 redis.call("PEXPIRE", leader, term_ms) -- any write opens the script to the rest when memory is full

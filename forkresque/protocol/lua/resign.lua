@@ -3,7 +3,7 @@
 -- KEYS lock*
 -- ARGV token
 --
--- Returns how many there were.
+-- Returns how many there were. O(locks).
 local given = 0
 for i = first_lock, #KEYS do
   if redis.call("GET", KEYS[i]) == token then given = given + redis.call("DEL", KEYS[i]) end
