@@ -495,7 +495,7 @@ def test_a_pool_whose_children_are_well_has_nothing_to_do() -> None:
     pool = ready_pool()
 
     assert planned(pool, 10.0) == []
-    assert pool.next_step_at(10.0) == math.inf
+    assert pool.next_step_at(10.0, facts_of(pool)) == math.inf
 
 
 def test_a_crashed_worker_that_was_ready_is_replaced_at_once() -> None:
@@ -515,7 +515,7 @@ def test_a_worker_that_dies_in_boot_is_replaced_after_a_pause() -> None:
     pool.died(1, 1.0, jitter=1.0)
 
     assert planned(pool, 1.0) == []
-    assert pool.next_step_at(1.0) == pytest.approx(1.1)
+    assert pool.next_step_at(1.0, facts_of(pool)) == pytest.approx(1.1)
     assert planned(pool, 1.1) == [Spawn(1, Kind.WORKER)]
 
 
@@ -565,13 +565,13 @@ def test_a_stop_lets_jobs_run_for_its_time_then_interrupts_and_then_kills_them()
     pool.stop(100.0, 5.0)
 
     assert planned(pool, 100.0, job) == [Dismiss(2), Dismiss(1)]
-    assert pool.next_step_at(100.0) == 105.0
+    assert pool.next_step_at(100.0, facts_of(pool)) == 105.0
     pool.died(2, 100.1, jitter=0.5)
     assert planned(pool, 104.9, job) == []
     assert planned(pool, 105.0, job) == [Interrupt(1, 7, overdue=False)]
     assert planned(pool, 105.1, job) == []
     assert planned(pool, 106.9, job) == []
-    assert pool.next_step_at(106.9) == 107.0
+    assert pool.next_step_at(106.9, facts_of(pool)) == 107.0
     assert planned(pool, 107.0, job) == [Kill(1, Fault.CUT)]
     assert planned(pool, 107.1, job) == []
     assert pool.died(1, 107.2, jitter=0.5).cut
@@ -816,7 +816,7 @@ def test_a_machine_that_stood_still_condemns_nobody(seen: dict[int, Facts]) -> N
     pool = ready_pool(1)
 
     assert pool.plan(1e4, facts_of(pool, seen), late=True) == []
-    assert pool.next_step_at(1e4) == math.inf
+    assert pool.next_step_at(1e4, facts_of(pool)) == math.inf
     assert [type(action) for action in planned(pool, 1e4, seen)] == [Dump]
 
 
@@ -960,7 +960,7 @@ def test_a_pool_that_cannot_boot_a_worker_forks_them_ever_more_slowly() -> None:
             pool.spawned(action.seat, action.kind, now)
         for seat in _booting(pool.children):
             pool.died(seat, now, jitter=1.0)
-        now = pool.next_step_at(now)
+        now = pool.next_step_at(now, facts_of(pool))
 
     assert forks[:8] == [0.0] * 8
     assert len(forks) <= 8 + 600 / 30 + 1
