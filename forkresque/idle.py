@@ -38,6 +38,9 @@ class Station(Protocol):
     def pass_on(self) -> None:
         """Let the next idle worker have the turn: this one has a job."""
 
+    def look_round(self) -> None:
+        """Find out what a job has done to the descriptors that this stands on."""
+
     def rest(self, timeout: float, fd: int | None = None) -> bool:
         """Wait for `fd`, for `timeout` seconds, or for word from outside; return True for word."""
 
@@ -92,6 +95,7 @@ class Alone:
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.leaving = False
+        self._closed = False
 
     @property
     def open(self) -> bool:
@@ -101,8 +105,9 @@ class Alone:
     def stop(self) -> None:
         """Have the worker finish its job in hand and leave. May be called by a signal handler."""
         self.leaving = True
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._writer, b"!")
+        if not self._closed:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._writer, b"!")
 
     def turn(self) -> bool:
         """Return at once: nobody else is there."""
@@ -111,16 +116,23 @@ class Alone:
     def pass_on(self) -> None:
         """Do nothing: nobody else is there."""
 
+    def look_round(self) -> None:
+        """Do nothing: whoever runs a lone worker keeps its descriptors together."""
+
     def rest(self, timeout: float, fd: int | None = None) -> bool:
         """Wait for `fd`, for `timeout` seconds, or for `stop`; return True for `stop`."""
         poll = select.poll()
         for number in (self._reader, fd):
             if number is not None:
                 poll.register(number, select.POLLIN)
-        ready = poll.poll(max(0.0, timeout) * 1000)
-        return any(number == self._reader for number, _ in ready)
+        ready = dict(poll.poll(max(0.0, timeout) * 1000))
+        if self._reader in ready:
+            os.read(self._reader, 64)  # once heard it must not make the next rest a short one
+        return self._reader in ready
 
     def close(self) -> None:
-        """Close the pipe."""
-        os.close(self._reader)
-        os.close(self._writer)
+        """Close the pipe; `stop` has nobody to tell any more."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._reader)
+            os.close(self._writer)

@@ -6,6 +6,7 @@ Only what is registered runs: a name from Redis is looked up, never imported.
 import asyncio
 import inspect
 import os
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -130,24 +131,24 @@ def _arguments(number: int) -> str:
     return "1 argument" if number == 1 else f"{number} arguments"
 
 
-_runner: tuple[int, asyncio.Runner] | None = None
+class _Loop(threading.local):
+    """The event loop of a worker: one a thread, and a new one after a fork."""
+
+    pid = 0
+    runner: asyncio.Runner | None = None
 
 
-def _loop() -> asyncio.Runner:
-    """Return this process' runner; a fork makes a new one."""
-    global _runner
-    if _runner is None or _runner[0] != os.getpid():
-        _runner = (os.getpid(), asyncio.Runner())
-    return _runner[1]
+_loop = _Loop()
 
 
 def _run(coroutine: Coroutine[Any, Any, object]) -> object:
-    global _runner
-    runner = _loop()
+    if _loop.runner is None or _loop.pid != os.getpid():
+        _loop.pid, _loop.runner = os.getpid(), asyncio.Runner()
+    runner = _loop.runner
     try:
         return runner.run(coroutine)
     except BaseException:
         # An interrupt may have left the loop with the job still in it; closing cancels that.
-        _runner = None
+        _loop.runner = None
         runner.close()
         raise

@@ -5,6 +5,7 @@ only while that very job runs: a signal that arrives late finds another number a
 """
 
 import contextlib
+import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -34,6 +35,11 @@ class Ended:
     outcome: Outcome
     error: BaseException | None = None
 
+    @property
+    def is_final(self) -> bool:
+        """Return whether the job came to an end of its own."""
+        return self.outcome in (Outcome.DONE, Outcome.FAIL)
+
 
 class Performer:
     """Runs jobs for one worker, one at a time."""
@@ -47,6 +53,7 @@ class Performer:
         self._jobs = jobs
         self._seat = seat
         self._titled = titled
+        self._pid = os.getpid()
         self._interruptible = 0  # number of the job that may be interrupted now, 0 for none
 
     def perform(self, job: Claimed) -> Ended:
@@ -61,6 +68,8 @@ class Performer:
             return Ended(Outcome.FAIL, error.with_traceback(None))  # of no use to the job's author
         self._begin(definition)
         ended = self._run(definition, payload)
+        if os.getpid() != self._pid:
+            os._exit(0)  # a copy that the job forked: the original ends and settles it
         self._end(ended)
         return ended
 
@@ -116,7 +125,7 @@ def entry_for(job: Claimed, error: BaseException, *, worker: str, failed_at: flo
     """Return the failure record of a job that raised `error`, whatever that error does."""
     return failure_entry(
         raw=job.raw,
-        exception=type(error).__name__,
+        exception=_class_name(error),
         error=_message(error),
         backtrace=_backtrace(error),
         worker=worker,
@@ -125,13 +134,20 @@ def entry_for(job: Claimed, error: BaseException, *, worker: str, failed_at: flo
     )
 
 
+def _class_name(error: BaseException) -> str:
+    try:
+        return str(type(error).__name__)
+    except BaseException:  # noqa: BLE001 - a metaclass may do anything
+        return "Exception"
+
+
 def _message(error: BaseException) -> str:
     for describe in (str, repr):
         with contextlib.suppress(BaseException):
             text = describe(error)
             if text:
                 return text
-    return f"a {type(error).__name__} without a message"
+    return f"a {_class_name(error)} without a message"
 
 
 def _backtrace(error: BaseException) -> list[str]:
@@ -142,7 +158,7 @@ def _backtrace(error: BaseException) -> list[str]:
         )
         return [line for part in told.format() for line in part.rstrip("\n").split("\n")]
     except BaseException:  # noqa: BLE001 - an exception's own methods run here
-        return [f"(the traceback of {type(error).__name__} cannot be shown)"]
+        return [f"(the traceback of {_class_name(error)} cannot be shown)"]
 
 
 def _inside(error: BaseException) -> TracebackType | None:

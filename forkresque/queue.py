@@ -185,10 +185,15 @@ class Queue:
 
     def _send(self, send: Callable[[Request], T], request_id: str | None) -> T:
         """Ask with one request until Redis answers or patience ends."""
-        if request_id is not None:
-            request = Request.parse(request_id)
-        else:
+        if request_id is None:
             request = self._local.producer().request()
+        else:
+            try:
+                request = Request.parse(request_id)
+            except ValueError:
+                raise InvalidArgs(
+                    f"{request_id!r} is no request id", hint="give that of an EnqueueUnknown"
+                ) from None
         try:
             return self._retrying(lambda: send(request))
         except RedisUnavailable as error:

@@ -71,7 +71,8 @@ class Scheduler:
         before, self._state = self._state, self._delayed.lead(self._token, term=TERM)
         self._renew_at = time.monotonic() + RENEWAL
         if self._state.state is not before.state:
-            log.info("scheduler=%s holder=%s", self._state.state.lower(), self._state.holder)
+            holder = f" holder={self._state.holder}" if self._state.holder else ""
+            log.info("scheduler=%s%s", self._state.state.lower(), holder)
 
     def _promote(self, second: int) -> int:
         try:
@@ -95,5 +96,7 @@ class Scheduler:
         pause = max(0.0, self._renew_at - time.monotonic())
         second = self._delayed.next_second()
         if second is not None:
-            pause = min(pause, max(second - self._delayed.clock.now(), 0.01))
+            left = second - self._delayed.clock.now()
+            # What is due and was not promoted cannot be; looking at it all the time is no help.
+            pause = min(pause, left if left > 0 else self._interval)
         return pause if self._delayed.told else min(pause, self._interval)

@@ -137,15 +137,18 @@ _B = TypeVar("_B", bound=_Block)
 
 
 class Scoreboard:
-    """The shared memory of one master. `fd` outlives an `execve`; a fork inherits the mapping."""
+    """The shared memory of one master. `fd` outlives an `execve`; a fork inherits the mapping.
 
-    def __init__(self, seats: int, fd: int | None = None) -> None:
+    One that is not `shared` is for a worker that stands alone.
+    """
+
+    def __init__(self, seats: int, *, shared: bool = True) -> None:
         size = _BLOCK * (2 + seats)
-        if fd is None:
-            fd = os.memfd_create("forkresque-scoreboard")
-            os.ftruncate(fd, size)
-        self.fd = fd
-        self._map = mmap.mmap(fd, size)
+        self.fd = -1
+        if shared:
+            self.fd = os.memfd_create("forkresque-scoreboard")
+            os.ftruncate(self.fd, size)
+        self._map = mmap.mmap(self.fd, size)
         self.orders = self._block(0, Orders)
         self.books = self._block(1, Books)
         self.seats = [self._block(2 + index, Seat) for index in range(seats)]

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from setproctitle import setproctitle
@@ -95,7 +96,7 @@ class Worker:
         self._post = post or Post.alone(self._patterns)
         self._alone = Alone() if station is None else None
         self._station: Station = station or self._alone or Alone()
-        self._seat = seat or Scoreboard(1).seats[0]
+        self._seat = seat or Scoreboard(1, shared=False).seats[0]
         self._titled = titled
         self._pid = os.getpid()
         self._link = self._target.link(tracking=True)
@@ -127,6 +128,8 @@ class Worker:
         finally:
             if keeper is not None:
                 keeper.stop()
+            if self._alone is not None:
+                self._alone.close()
             self._link.close()
 
     def stop(self) -> None:
@@ -142,23 +145,25 @@ class Worker:
         self._titled("idle")
         if not self._station.turn():
             return None
-        token = self._tokens.fresh()
+        armed = False  # whoever was woken finds a job, mostly: the first claim is a plain one
         while self._station.open:
             self._seat.enter(Phase.CALL, time.monotonic_ns())
-            answer = self._ask(lambda: self._claim(token))
+            answer = self._ask(partial(self._claim, self._tokens.fresh(), armed=armed))
             if isinstance(answer, Claimed):
                 self._station.pass_on()
                 return self._kept(answer)
-            self._come_to_terms(answer)
+            if armed or not self._link.tracking:
+                self._come_to_terms(answer)
+            armed = not armed and self._link.tracking
         return None
 
-    def _claim(self, token: bytes) -> Claimed | Nothing:
+    def _claim(self, token: bytes, *, armed: bool) -> Claimed | Nothing:
         if not self._registered:
             self._register()
-        # What was pushed until now is in the answer to come; only a new queue is news.
-        pushed = self._link.pushed()
-        self._refresh_queues(known_stale=self._keys.queues() in pushed)
-        return self._claims.claim(token, now=self._clock.now(), armed=True)
+        if armed:
+            self._link.pushed()  # what has come until now will be in the answer
+        self._refresh_queues()
+        return self._claims.claim(token, now=self._clock.now(), armed=armed)
 
     def _come_to_terms(self, answer: Nothing | None) -> None:
         """Do what the answer asks for, so that the next claim may bring a job."""
@@ -174,15 +179,18 @@ class Worker:
             case _:
                 pass  # time to leave, or to pause
 
-    def _refresh_queues(self, *, known_stale: bool) -> None:
+    def _refresh_queues(self) -> None:
         """Find out which queues the patterns mean now, if that may have changed."""
+        key = self._keys.queues()
         if not any(map(patterns.is_pattern, self._patterns)):
+            self._link.forget(key)  # a new queue is no news for a list of names
             if not self._claims.queues:
                 self._claims.poll(self._patterns)
             return
         age = time.monotonic() - self._refreshed_at
-        if known_stale or age == float("inf") or (not self._link.tracking and age > _REFRESH):
-            names = self._link.command("SMEMBERS", self._keys.queues(), armed=True)
+        if self._link.heard(key) or (not self._link.tracking and age > _REFRESH):
+            self._link.forget(key)
+            names = self._link.command("SMEMBERS", key, armed=True)
             self._claims.poll(patterns.expand(self._patterns, map(to_text, names)))
             self._refreshed_at = time.monotonic()
 
@@ -208,9 +216,8 @@ class Worker:
         if not self._registered:
             return
         try:
-            self._registry.unregister(str(self._post.worker), self._post.owner)
-            if self._alone is not None:
-                self._registry.forget_master(self._post.lease.master)
+            if not self._registry.unregister(str(self._post.worker), self._post.owner):
+                self._recover_own_slot()  # the answer to a claim was lost, and the job is there
         except (RedisUnavailable, RedisRefused) as error:
             log.warning("worker=%s could not unregister: %s", self._post.worker, error)
 
@@ -219,8 +226,7 @@ class Worker:
     def _carry_out(self, job: Claimed) -> Claimed | None:
         """Perform and settle `job`; return the next one, if it came along."""
         ended = self.performer.perform(job)
-        if os.getpid() != self._pid:
-            os._exit(0)  # a copy that the job forked: the original settles
+        self._station.look_round()
         log.debug("job=%s queue=%s outcome=%s", self._seat.title, job.queue, ended.outcome)
         return self._settle(job, ended)
 
@@ -233,7 +239,7 @@ class Worker:
             )
         next_token = self._tokens.fresh() if self._station.open else b""
         if next_token and self._link.heard(self._keys.queues()):
-            self._ask(lambda: self._refresh_queues(known_stale=True))
+            self._ask(self._refresh_queues)
         settled = self._insist(
             lambda: self._claims.settle(
                 job,
@@ -241,7 +247,7 @@ class Worker:
                 now=self._clock.now(),
                 next_token=next_token,
                 entry=entry,
-                digest=digest(job.raw) if job.suspect else "",
+                digest=digest(job.raw) if job.suspect and ended.is_final else "",
             )
         )
         if settled.lost:
@@ -304,9 +310,12 @@ class LeaseKeeper:
         self._thread.start()
 
     def stop(self) -> None:
-        """Renew no more."""
+        """Renew no more, and give the lease up if nothing depends on it."""
         self._stopped.set()
         self._thread.join()
+        with contextlib.suppress(RedisUnavailable, RedisRefused):
+            if not self._registry.kids(self._post.lease.master):
+                self._registry.forget_master(self._post.lease.master)
         self._link.close()
 
     def _run(self) -> None:
@@ -320,7 +329,11 @@ class LeaseKeeper:
 
 
 def set_title(text: str) -> None:
-    """Set what `ps` shows; `resque-<digit>` in it keeps Ruby workers from pruning ours."""
+    """Set what `ps` shows.
+
+    `resque-<digit>` in it keeps Ruby workers of this host from pruning ours, unless it holds
+    `resque-web`, by which they know what is no worker.
+    """
     from forkresque import __version__
 
-    setproctitle(f"forkresque-{__version__}: {text}")
+    setproctitle(f"forkresque-{__version__}: {text.replace('resque-web', 'resque_web')}")

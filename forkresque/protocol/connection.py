@@ -25,7 +25,13 @@ from redis.exceptions import (
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from forkresque.errors import ConfigError, RedisRefused, RedisUnavailable
+from forkresque.errors import (
+    BadKey,
+    ConfigError,
+    ForkresqueError,
+    RedisRefused,
+    RedisUnavailable,
+)
 from forkresque.protocol.script import Call, Scalar, pack
 
 SOCKET_TIMEOUT = 5.0
@@ -33,6 +39,8 @@ _KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 4, 5, 6  # Linux: TCP_
 # What a server answers that is no primary: nothing was done, and the address must be looked up
 # again. MasterDownError is a ClusterDownError.
 _ELSEWHERE = (ReadOnlyError, ClusterDownError)
+_REFUSALS = (ResponseError, AuthenticationError, AuthorizationError)
+_TROUBLE = (RedisError, OSError)
 
 _CACHING = pack("CLIENT", "CACHING", "YES")  # track what the next command reads
 
@@ -103,16 +111,18 @@ class Target:
         return Client(self)
 
 
-@contextmanager
-def _translated(url: str) -> Iterator[None]:
-    try:
-        yield
-    except _ELSEWHERE as error:
-        raise RedisUnavailable(f"{masked(url)} is no primary: {error}", sent=False) from error
-    except (ResponseError, AuthenticationError, AuthorizationError) as error:
-        raise RedisRefused(f"Redis at {masked(url)} refused: {error}") from error
-    except (RedisError, OSError) as error:
-        raise RedisUnavailable(f"no answer from Redis at {masked(url)}: {error}") from error
+def _translated(error: Exception, url: str, *, sent: bool = True) -> ForkresqueError:
+    """Return what an error of redis-py, or of a socket, means to us."""
+    place = masked(url)
+    if isinstance(error, _ELSEWHERE):
+        return RedisUnavailable(f"{place} is no primary: {error}", sent=False)
+    if isinstance(error, _REFUSALS):
+        if str(error).startswith("WRONGTYPE"):
+            return BadKey(f"a key holds another type than Resque keeps there: {error}")
+        return RedisRefused(f"Redis at {place} refused: {error}")
+    if not sent:
+        return RedisUnavailable(f"cannot reach Redis at {place}: {error}", sent=False)
+    return RedisUnavailable(f"no answer from Redis at {place}: {error}")
 
 
 class Link:
@@ -130,6 +140,7 @@ class Link:
         self._wants_tracking = tracking
         self.tracking = False  # whether Redis agreed
         self._pushed: set[bytes] = set()
+        self._heard: set[bytes] = {FLUSHED}  # whatever was read before this connection is old
 
     def call(self, call: Call, *, armed: bool = False) -> Any:
         """Call a script. Raises RedisUnavailable or RedisRefused.
@@ -137,20 +148,28 @@ class Link:
         With `armed`, Redis pushes a message when a key that the script read changes, if it
         agreed to; see `tracking`.
         """
-        with _translated(self._url):
+        try:
             try:
                 return self._ask(call.by_digest, armed=armed)
             except NoScriptError:
                 return self._ask(call.by_source, armed=armed)
+        except _TROUBLE as error:
+            raise _translated(error, self._url) from error
 
     def command(self, *words: Scalar, armed: bool = False) -> Any:
         """Send one command; see `call`."""
-        with _translated(self._url):
+        try:
             return self._ask(pack(*words), armed=armed)
+        except _TROUBLE as error:
+            raise _translated(error, self._url) from error
 
     def heard(self, key: bytes) -> bool:
-        """Return whether a push that named `key` came along with the last answers."""
-        return key in self._pushed or FLUSHED in self._pushed
+        """Return whether `key` has changed since it was last forgotten, by what was pushed."""
+        return key in self._heard or FLUSHED in self._heard
+
+    def forget(self, key: bytes) -> None:
+        """Take note that `key` is about to be read again."""
+        self._heard -= {key, FLUSHED}
 
     def pushed(self) -> set[bytes]:
         """Return the keys that have changed since this was last asked, FLUSHED for all.
@@ -158,13 +177,12 @@ class Link:
         Reads whatever has arrived, in the socket and in the parser, and does not wait: a push
         can come in the same read as the answer before it, where `select` does not see it.
         """
-        with _translated(self._url):
-            try:
-                while self._connection.is_connected and self._connection.can_read(0):
-                    self._connection.read_response(push_request=True)
-            except BaseException:
-                self.close()  # redis-py leaves a connection open that its peer has closed
-                raise
+        try:
+            while self._connection.is_connected and self._connection.can_read(0):
+                self._connection.read_response(push_request=True)
+        except _TROUBLE as error:
+            self.close()  # redis-py leaves a connection open that its peer has closed
+            raise _translated(error, self._url) from error
         keys, self._pushed = self._pushed, set()
         return keys
 
@@ -178,11 +196,13 @@ class Link:
         self._connection.disconnect()
         self.tracking = False
         self._pushed.clear()
+        self._heard.add(FLUSHED)
 
     def _connect(self) -> None:
         if self._connection.is_connected:
             return
         self._pushed.clear()
+        self._heard.add(FLUSHED)
         self.tracking = False
         self._connection.connect()
         self._connection._parser.set_invalidation_push_handler(self._note)  # noqa: SLF001
@@ -200,14 +220,18 @@ class Link:
         try:
             if not (armed and self.tracking):
                 return _exchange(connection, packed)
-            _exchange(connection, _CACHING + packed)
+            connection.send_packed_command([_CACHING + packed])  # two would be two packets
+            if isinstance(_answer(connection), ResponseError):
+                self._wants_tracking = self.tracking = False  # not allowed: the caller polls
             return connection.read_response()
         except _ELSEWHERE:
             self.close()
             raise
 
     def _note(self, push: list[Any]) -> None:
-        self._pushed.update(push[1] if push[1] is not None else (FLUSHED,))
+        keys = push[1] if push[1] is not None else (FLUSHED,)
+        self._pushed.update(keys)
+        self._heard.update(keys)
 
 
 class Client:
@@ -232,14 +256,17 @@ class Client:
 
     def commands(self, *commands: tuple[Scalar, ...]) -> list[Any]:
         """Send several commands in one go and return their answers; not a transaction."""
-        with self._connection() as connection:
-            connection.send_packed_command([pack(*words) for words in commands])
-            answers = [_answer(connection) for _ in commands]
+        answers = self.attempts(*commands)
         for answer in answers:
             if isinstance(answer, ResponseError):
-                with _translated(self._target.url):
-                    raise answer
+                raise _translated(answer, self._target.url) from answer
         return answers
+
+    def attempts(self, *commands: tuple[Scalar, ...]) -> list[Any]:
+        """Send several commands in one go and return their answers, errors among them."""
+        with self._connection() as connection:
+            connection.send_packed_command([pack(*words) for words in commands])
+            return [_answer(connection) for _ in commands]
 
     def close(self) -> None:
         """Close all connections. The next call opens one again."""
@@ -247,27 +274,22 @@ class Client:
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
-        with _translated(self._target.url):
-            try:
-                connection = self._pool.get_connection()
-            except (RedisError, OSError) as error:
-                if isinstance(error, AuthenticationError | AuthorizationError | ResponseError):
-                    raise
-                place = masked(self._target.url)
-                raise RedisUnavailable(
-                    f"cannot reach Redis at {place}: {error}", sent=False
-                ) from error
-            try:
-                yield connection
-            except ResponseError as error:
-                if isinstance(error, _ELSEWHERE):
-                    connection.disconnect()
-                raise
-            except BaseException:
+        url = self._target.url
+        try:
+            connection = self._pool.get_connection()
+        except _TROUBLE as error:
+            raise _translated(error, url, sent=False) from error
+        try:
+            yield connection
+        except _TROUBLE as error:
+            if isinstance(error, _ELSEWHERE) or not isinstance(error, ResponseError):
                 connection.disconnect()
-                raise
-            finally:
-                self._pool.release(connection)
+            raise _translated(error, url) from error
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            self._pool.release(connection)
 
 
 def _exchange(connection: Any, packed: bytes) -> Any:
@@ -297,10 +319,12 @@ class RedisClock:
 
     def now(self) -> float:
         """Return epoch seconds. Asks Redis when the last look is old, and raises as it does."""
-        if time.monotonic() - self._asked_at > self._fresh_for:
+        asked_at = time.monotonic()
+        if asked_at - self._asked_at > self._fresh_for:
             seconds, microseconds = self._caller.command("TIME")
-            self._asked_at = time.monotonic()
-            self._offset = int(seconds) + int(microseconds) / 1e6 - self._asked_at
+            # By the time of the question, not of the answer: never behind Redis' own clock.
+            self._asked_at = asked_at
+            self._offset = int(seconds) + int(microseconds) / 1e6 - asked_at
         return self.guess()
 
     def guess(self) -> float:

@@ -1,13 +1,14 @@
 """Jobs that wait for their second, and who may move them when it has come."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import count
 
 from forkresque.errors import BadKey, InvalidPayload
 from forkresque.protocol.connection import Link, RedisClock
 from forkresque.protocol.failure import failure_entry
-from forkresque.protocol.keys import Keys, to_text
+from forkresque.protocol.keys import Keys, second_of, to_text
 from forkresque.protocol.payload import parse
 from forkresque.protocol.script import load
 
@@ -88,16 +89,19 @@ class Delayed:
         """Return the token of the scheduler that leads, or ""."""
         return to_text(self._link.command("GET", self._keys.leader()) or b"")
 
-    def due(self) -> list[int]:
-        """Return seconds that have come, oldest first, at most a hundred.
+    def due(self) -> Iterator[int]:
+        """Yield the seconds that have come, oldest first.
 
         A member that is not a number was not put there by a Resque; it is passed over.
         """
         now = self._link.command("TIME")[0]
-        found = self._link.command(
-            "ZRANGEBYSCORE", self._keys.schedule(), "-inf", now, "LIMIT", 0, BATCH
-        )
-        return [int(member) for member in found if member.lstrip(b"-").isdigit()]
+        for offset in count(0, BATCH):
+            page = self._link.command(
+                "ZRANGEBYSCORE", self._keys.schedule(), "-inf", now, "LIMIT", offset, BATCH
+            )
+            yield from (second for member in page if (second := second_of(member)) is not None)
+            if len(page) < BATCH:
+                return
 
     def next_second(self) -> float | None:
         """Return the first second at which something is due, or None.
@@ -143,6 +147,13 @@ class Delayed:
             raise BadKey(f"{to_text(answer[1])} holds another type; its jobs are not promoted")
         if answer[0] in (b"FENCED", b"EARLY"):
             return Promotion(0, len(jobs), fenced=answer[0] == b"FENCED")
+        if answer[0] == b"BADQUEUE":
+            # Nothing can be put there, and what is due behind that job must not wait for it.
+            rest = list(jobs[answer[1] :])
+            reason = f"{to_text(answer[2])} holds another type than a queue"
+            rest[0] = self._refused(rest[0].payload, "BadKey", reason, queue=rest[0].queue)
+            after = self.promote(second, rest, token=token)
+            return replace(after, moved=after.moved + answer[1])
         return Promotion(answer[1], answer[2])
 
     def _foreign_locks(self) -> list[bytes]:
@@ -154,15 +165,16 @@ class Delayed:
             reason = "" if queue else "a delayed job that names no queue"
         except InvalidPayload as error:
             queue, reason = None, str(error)
-        if queue:
-            return Due(raw, queue)
+        return Due(raw, queue) if queue else self._refused(raw, "InvalidPayload", reason)
+
+    def _refused(self, raw: bytes, exception: str, reason: str, *, queue: str = "") -> Due:
         entry = failure_entry(
             raw=raw,
-            exception="InvalidPayload",
+            exception=exception,
             error=reason,
             backtrace=[],
             worker="",
-            queue="",
+            queue=queue,
             failed_at=self.clock.now(),
         )
-        return Due(raw, "", entry)
+        return Due(raw, queue, entry)

@@ -7,14 +7,19 @@ a last member `forkresque` keeps its exact bytes for the retry.
 """
 
 import binascii
+import json
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from forkresque.errors import InvalidPayload
-from forkresque.protocol.canonical import MAX_LEVELS, decode, encode, reencode
+from forkresque.protocol.canonical import MAX_LEVELS, decode, reencode
 from forkresque.protocol.payload import digest, stand_in, utc_second
+
+_READER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\n\r]*")
 
 UNREADABLE_RECORD = "(unreadable record)"
 ERROR_LIMIT = 64 * 1024  # characters
@@ -114,7 +119,7 @@ def parse_failure(raw_entry: bytes) -> Failure:
         return _unreadable(raw_entry, str(reason))
     if not isinstance(entry, dict):
         return _unreadable(raw_entry, "not an object")
-    payload = _payload(entry)
+    payload = _payload(entry, raw_entry.decode())
     name, args = _job(payload, entry.get("payload"))
     return Failure(
         raw_entry=raw_entry,
@@ -134,16 +139,35 @@ def _unreadable(raw_entry: bytes, reason: str) -> Failure:
     return Failure(raw_entry, "", b"", "", [], UNREADABLE_RECORD, reason, [], "", "")
 
 
-def _payload(entry: dict[str, Any]) -> bytes:
-    """Return the bytes that failed: as they were kept, or else as the record shows them."""
+def _payload(entry: dict[str, Any], text: str) -> bytes:
+    """Return the bytes that failed: as they were kept, or else as they stand in the record."""
     kept = entry.get("forkresque")
     if isinstance(kept, dict) and isinstance(kept.get("raw"), str):
         try:
             return b64decode(kept["raw"], validate=True)
         except (binascii.Error, ValueError):
             pass  # somebody edited the record; what it shows is the next best
-    shown = entry.get("payload")
-    return b"" if shown is None else encode(shown, allow_bigint=True)
+    return b"" if entry.get("payload") is None else _member(text, "payload").encode()
+
+
+def _member(text: str, wanted: str) -> str:
+    """Return the text of a member of `text`, which is a valid JSON object that has it."""
+    found, at = "", _skip(text, _skip(text, 0) + 1)
+    while text[at] != "}":
+        name, at = _READER.raw_decode(text, at)
+        start = _skip(text, _skip(text, at) + 1)  # behind the colon
+        _, end = _READER.raw_decode(text, start)
+        if name == wanted:
+            found = text[start:end]  # the last one wins, as everywhere
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return found
+
+
+def _skip(text: str, at: int) -> int:
+    """Return the place of the first character from `at` on that is not white space."""
+    return _SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
 
 
 def _job(payload: bytes, shown: object) -> tuple[str, list[Any]]:

@@ -5,7 +5,10 @@ name that another client wrote in other bytes survives as surrogate escapes. Not
 escaped, as in Resque. What begins with `fr:` is ours alone: no other client reads it.
 """
 
+import re
 from collections.abc import Sequence
+
+_SECOND = re.compile(rb"-?[0-9]{1,18}")
 
 
 def to_bytes(text: str) -> bytes:
@@ -16,6 +19,11 @@ def to_bytes(text: str) -> bytes:
 def to_text(raw: bytes) -> str:
     """Return a name from Redis as text; `to_bytes` gives the same bytes back."""
     return raw.decode("utf-8", "surrogateescape")
+
+
+def second_of(member: bytes) -> int | None:
+    """Return the second that a member of the schedule names; None for what no Resque puts there."""
+    return int(member) if _SECOND.fullmatch(member) else None
 
 
 class Keys:

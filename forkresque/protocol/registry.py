@@ -192,7 +192,15 @@ class Registry:
                     masters=self._keys.masters(),
                     workers=self._keys.workers(),
                     kids=self._keys.kids(lease.master),
-                    ping=[self._keys.ping(worker.name) for worker in batch],
+                    ping_and_started=[
+                        key
+                        for worker in batch
+                        for key in (
+                            self._keys.ping(worker.name),
+                            self._keys.started(str(worker)),
+                        )
+                    ],
+                    since=ruby_second(now),
                     master=lease.master,
                     value=lease.value,
                     lease_ms=int(term * 1000),

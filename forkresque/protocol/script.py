@@ -20,6 +20,9 @@ Value = Scalar | Sequence[Scalar]
 _HEADER = re.compile(r"^-- (KEYS|ARGV|USES)((?: +[a-z_]+\*?)*)$", re.MULTILINE)
 
 
+_PLACE = b"$%d\r\n%b\r\n"  # of a value that varies, in the template of a call
+
+
 class Varying:
     """Stands for a value that is given at each call of a `Prepared`."""
 
@@ -29,10 +32,21 @@ VARYING: Final = Varying()
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A command, packed. `by_digest` is what to send; `by_source` if Redis forgot the script."""
+    """A command, packed: by the script's digest, or with its source if Redis forgot it."""
 
-    by_digest: bytes
-    by_source: bytes
+    digest_head: bytes
+    source_head: bytes
+    tail: bytes
+
+    @property
+    def by_digest(self) -> bytes:
+        """Return what to send."""
+        return self.digest_head + self.tail
+
+    @property
+    def by_source(self) -> bytes:
+        """Return what to send after NOSCRIPT."""
+        return self.source_head + self.tail
 
 
 def pack_value(value: Scalar) -> bytes:
@@ -82,31 +96,23 @@ class Prepared:
 
     def __init__(self, script: Script, values: dict[str, Value | Varying]) -> None:
         key_count, pieces = script.flatten(values)
-        head, key_count_packed = b"*%d\r\n" % (len(pieces) + 3), pack_value(key_count)
-        self._by_digest = b"".join(
-            (head, pack_value("EVALSHA"), pack_value(script.digest), key_count_packed)
+        head, keys = b"*%d\r\n" % (len(pieces) + 3), pack_value(key_count)
+        digest, source = pack_value(script.digest), pack_value(script.source)
+        self._digest_head = head + pack_value("EVALSHA") + digest + keys
+        self._source_head = head + pack_value("EVAL") + source + keys
+        self._varying = sum(isinstance(piece, str) for piece in pieces)
+        self._template = b"".join(
+            piece.replace(b"%", b"%%") if isinstance(piece, bytes) else _PLACE for piece in pieces
         )
-        self._by_source = b"".join(
-            (head, pack_value("EVAL"), pack_value(script.source), key_count_packed)
-        )
-        self._segments = [b""]
-        for piece in pieces:
-            if isinstance(piece, bytes):
-                self._segments[-1] += piece
-            else:
-                self._segments.append(b"")
 
     def fill(self, *values: bytes) -> Call:
         """Return the call with the varying `values` in their places."""
-        segments = self._segments
-        if len(values) != len(segments) - 1:
-            raise TypeError(f"{len(segments) - 1} values vary, got {len(values)}")
-        parts = [segments[0]]
-        for value, segment in zip(values, segments[1:], strict=True):
-            parts.append(b"$%d\r\n%b\r\n" % (len(value), value))
-            parts.append(segment)
-        tail = b"".join(parts)
-        return Call(self._by_digest + tail, self._by_source + tail)
+        if len(values) != self._varying:
+            raise TypeError(f"{self._varying} values vary, got {len(values)}")
+        sized: list[int | bytes] = []
+        for value in values:
+            sized += (len(value), value)
+        return Call(self._digest_head, self._source_head, self._template % tuple(sized))
 
 
 @cache

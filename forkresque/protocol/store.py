@@ -11,7 +11,7 @@ from secrets import token_hex
 
 from forkresque.errors import AlreadyScheduled, BadKey, RedisRefused
 from forkresque.protocol.connection import Client, RedisClock
-from forkresque.protocol.keys import Keys, to_text
+from forkresque.protocol.keys import Keys, second_of, to_text
 from forkresque.protocol.script import load
 
 REMEMBER_REQUESTS = 600  # seconds for which a request sent again adds nothing
@@ -127,9 +127,8 @@ class Store:
         return sorted(map(to_text, self.client.command("SMEMBERS", self.keys.queues())))
 
     def lengths(self, queues: Sequence[str]) -> list[int]:
-        """Return how many jobs wait in each queue."""
-        commands = [("LLEN", self.keys.queue(name)) for name in queues]
-        return [int(length) for length in self.client.commands(*commands)]
+        """Return how many jobs wait in each queue; a key of another type holds none."""
+        return self._lengths([self.keys.queue(name) for name in queues])
 
     def peek(self, queue: str, start: int, stop: int) -> list[bytes]:
         """Return the payloads from `start` to `stop`, both included; negative from the tail."""
@@ -146,9 +145,8 @@ class Store:
     def delayed_count(self) -> int:
         """Return how many jobs wait for their second."""
         members = self.client.command("ZRANGE", self.keys.schedule(), 0, -1)
-        seconds = [int(member) for member in members if member.lstrip(b"-").isdigit()]
-        lengths = self.client.commands(*(("LLEN", self.keys.delayed(at)) for at in seconds))
-        return sum(map(int, lengths))
+        seconds = [at for member in members if (at := second_of(member)) is not None]
+        return sum(self._lengths([self.keys.delayed(second) for second in seconds]))
 
     def delayed_at(self, second: int, start: int, stop: int) -> list[bytes]:
         """Return the payloads due at `second`, both ends included."""
@@ -165,6 +163,10 @@ class Store:
             name: int(value) if value and value.isdigit() else 0
             for name, value in zip(names, values, strict=True)
         }
+
+    def _lengths(self, lists: Sequence[bytes]) -> list[int]:
+        answers = self.client.attempts(*(("LLEN", key) for key in lists))
+        return [answer if isinstance(answer, int) else 0 for answer in answers]
 
     # -- pausing for everybody ---------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,11 +86,12 @@ def freeze_memory() -> None:
 
 def other_tasks() -> list[str]:
     """Return the names of this process' threads but the main one, also those of C libraries."""
+    known = {str(thread.native_id): thread.name for thread in threading.enumerate()}
     tasks = Path("/proc/self/task")
     if not tasks.exists():
-        return []
+        return sorted(thread.name for thread in threading.enumerate())[1:]
     others = [task for task in tasks.iterdir() if task.name != str(os.getpid())]
-    return sorted((task / "comm").read_text().strip() for task in others)
+    return sorted(known.get(task.name) or (task / "comm").read_text().strip() for task in others)
 
 
 def spawn(

@@ -79,6 +79,7 @@ class Clerk:
         self._deaths: list[Died] = []
         self._queues: tuple[str, ...] | None = None
         self._sampled_at = -math.inf
+        self._has_been_in_touch = False
         self._leaving = False
         self._renewal = Duty("lease", self._renew)
         self._funerals = Duty("deaths", self._settle_deaths)
@@ -141,9 +142,12 @@ class Clerk:
 
     def _in_touch(self) -> None:
         books = self._board.books
-        if not books.reached_ns:
-            books.reached_ns = time.monotonic_ns()
+        if books.reached_ns:
+            return
+        books.reached_ns = time.monotonic_ns()
+        if self._has_been_in_touch:
             books.redials += 1  # connections that did not notice may be deaf
+        self._has_been_in_touch = True
 
     def _lost_touch(self, duty: Duty, error: ForkresqueError) -> None:
         if isinstance(error, RedisUnavailable):

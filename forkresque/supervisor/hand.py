@@ -67,6 +67,9 @@ class Pooled:
         self._parent = inherited.parent
         self._wakeups = wakeups
         self._told_to_leave = False
+        self._footing = (self._pair.fileno(), wakeups.fileno())
+        self._files = [os.fstat(number).st_ino for number in self._footing]
+        self._lost_footing = False
         self._redials = board.books.redials
         self._sleepers = select.epoll()
         self._sleepers.register(baton.reader, select.EPOLLIN | select.EPOLLEXCLUSIVE)
@@ -81,7 +84,12 @@ class Pooled:
     @property
     def leaving(self) -> bool:
         """Return whether the worker should finish."""
-        return self._told_to_leave or bool(self._board.orders.draining) or self.orphaned
+        return (
+            self._told_to_leave
+            or self._lost_footing
+            or bool(self._board.orders.draining)
+            or self.orphaned
+        )
 
     @property
     def open(self) -> bool:
@@ -103,9 +111,22 @@ class Pooled:
         """Let the next sleeper go on call."""
         self._baton.give()
 
+    def look_round(self) -> None:
+        """Retire a worker whose descriptors a job has closed: their numbers are anybody's now."""
+        try:
+            intact = [os.fstat(number).st_ino for number in self._footing] == self._files
+        except OSError:
+            intact = False
+        if not intact:
+            signal.set_wakeup_fd(-1)  # or a signal would write into whatever has the number
+            self._lost_footing = True
+
     def rest(self, timeout: float, fd: int | None = None) -> bool:
         """Wait for `fd`, for `timeout` seconds, or for word from outside; return True for word."""
         self._seat.enter(self._seat.phase, time.monotonic_ns())
+        if self._lost_footing:
+            threading.Event().wait(timeout)
+            return True
         poll = select.poll()
         for number in (self._baton.reader, self._pair.fileno(), self._wakeups.fileno(), fd):
             if number is not None and number >= 0:

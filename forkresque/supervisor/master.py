@@ -259,8 +259,8 @@ class Master:
         if self._pool.stopping:
             self._end(signal.SIGINT)
         else:
-            log.info("a second interrupt ends the jobs in hand")
             self._stop(self._options.shutdown_timeout)
+            log.info("another interrupt would cut the jobs in hand")
 
     def _on_hangup(self) -> None:
         """Drain when the terminal is gone."""

@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,6 @@ from forkresque.protocol.claims import (
     Claims,
     Nothing,
     Outcome,
-    Settled,
     Tokens,
     WorkerId,
 )
@@ -28,6 +28,7 @@ from forkresque.protocol.failure import failure_entry, parse_failure
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.payload import digest
 from forkresque.protocol.registry import (
+    Held,
     Lease,
     Owner,
     Recovery,
@@ -45,6 +46,7 @@ PAST = 1_000
 WORKERS = 3
 STEPS = 1_000
 ENDS = (Outcome.DONE, Outcome.DROP)
+NEWS = (Nothing.UNREGISTERED, Nothing.BUSY)  # after which a worker starts over
 
 
 def entry_of(raw: bytes, queue: str) -> bytes:
@@ -62,7 +64,9 @@ def entry_of(raw: bytes, queue: str) -> bytes:
 class Actor:
     """A worker that keeps its last call until it has an answer."""
 
-    def __init__(self, number: int, target: Target, chance: random.Random) -> None:
+    def __init__(
+        self, number: int, target: Target, chance: random.Random, recovered: set[bytes]
+    ) -> None:
         self.link = target.link()
         self.worker = WorkerId("host", number, QUEUES)
         self.wid = str(self.worker)
@@ -73,20 +77,32 @@ class Actor:
         self.registry = Registry(self.link, KEYS)
         self.tokens = Tokens("nonce")
         self.held: Claimed | None = None
-        self.call: Callable[[], None] | None = None
+        self.call: Callable[[], Claimed | Nothing] | None = None
         self._chance = chance
+        self._recovered = recovered
 
     def register(self) -> None:
         """Register, and put back first what an earlier self left in the slot."""
         while left := self.registry.register(self.worker, self.owner, self.lease, now=NOW):
-            self.registry.recover(left, Verdict("", 1, fail=False, poison=b"", entry=b""))
+            self.put_back(left)
 
-    def ask(self, call: Callable[[], None]) -> None:
-        """Send a call once, twice or thrice; now and then keep it, for its answer is lost."""
+    def put_back(self, left: Held) -> None:
+        self.registry.recover(left, Verdict("", 1, fail=False, poison=b"", entry=b""))
+        self._recovered.add(left.token.encode())
+
+    def ask(self, call: Callable[[], Claimed | Nothing]) -> None:
+        """Send a call up to three times; now and then keep it, for its answer is lost."""
         self.call = call
-        for _ in range(self._chance.choice((1, 1, 1, 2, 3))):
-            call()
-        if self._chance.random() < 0.7:
+        first = answer = call()
+        for _ in range(self._chance.choice((0, 0, 0, 1, 2))):
+            if answer in NEWS:
+                break
+            answer = call()
+            if isinstance(first, Claimed):
+                assert isinstance(answer, Claimed), f"{first}, then {answer}"
+                # Whether there are suspects may be cleared meanwhile.
+                assert replace(answer, suspect=first.suspect) == first
+        if answer in NEWS or self._chance.random() < 0.7:
             self.call = None
 
 
@@ -101,7 +117,11 @@ class Walk:
         link = stack.enter_context(closing(target.link()))
         self.delayed = Delayed(link, KEYS)
         self.registry = Registry(link, KEYS)
-        self.actors = [Actor(number, target, self.chance) for number in range(1, WORKERS + 1)]
+        self.recovered: set[bytes] = set()  # the tokens of jobs that were taken from a worker
+        self.stale: dict[str, Held] = {}
+        self.actors = [
+            Actor(number, target, self.chance, self.recovered) for number in range(1, WORKERS + 1)
+        ]
         for actor in self.actors:
             stack.enter_context(closing(actor.link))
             actor.register()
@@ -111,13 +131,13 @@ class Walk:
         self.lost = 0
         self.seen: Counter[str] = Counter()
         self.steps: dict[Callable[[], None], int] = {
-            self.enqueue: 4,
+            self.enqueue: 3,
             self.enqueue_at: 2,
-            self.work: 12,
+            self.work: 24,
             self.recover: 2,
             self.promote: 2,
             self.requeue_failed: 2,
-            self.disturb: 1,
+            self.disturb: 3,
         }
 
     def step(self) -> str:
@@ -157,13 +177,18 @@ class Walk:
         fail = self.chance.random() < 0.3
         limit = self.chance.choice((1, 2))
         verdict = Verdict(field, limit, fail=fail, poison=entry, entry=entry)
+        old, self.stale[actor.wid] = self.stale.get(actor.wid, seen), seen
+        if old != seen:  # what was seen earlier is no reason for anything now
+            assert self.registry.recover(old, verdict) is Recovery.CHANGED
+            assert self.registry.held(actor.wid) == seen
         first = self.registry.recover(seen, verdict)
         self.seen[first] += 1
+        self.recovered.add(seen.token.encode())
         if first is not Recovery.NONE:  # that may be found out any number of times
             assert self.registry.recover(seen, verdict) is Recovery.CHANGED
         if self.chance.random() < 0.5:  # it was dead indeed, and another process takes its id
             actor.held = actor.call = None
-        actor.register()
+            actor.register()
 
     def promote(self) -> None:
         if self.delayed.lead("us", term=15.0).state is not Lead.PROMOTE:
@@ -185,7 +210,7 @@ class Walk:
 
     def disturb(self) -> None:
         actor = self.chance.choice(self.actors)
-        match self.chance.randrange(5):
+        match self.chance.randrange(6):
             case 0:
                 self.redis.srem(KEYS.workers(), actor.wid)
             case 1:
@@ -197,13 +222,14 @@ class Walk:
             case _:
                 self.store.resume_all()
                 for one in self.actors:
-                    one.register()
+                    if one.call is None:
+                        one.register()
 
     def _claim(self, actor: Actor) -> None:
         token = actor.tokens.fresh()
 
-        def call() -> None:
-            self._take(actor, actor.claims.claim(token, now=NOW))
+        def call() -> Claimed | Nothing:
+            return self._take(actor, actor.claims.claim(token, now=NOW))
 
         actor.ask(call)
 
@@ -212,7 +238,7 @@ class Walk:
         next_token = actor.tokens.fresh() if self.chance.random() < 0.7 else b""
         due, counted = self._second(), False
 
-        def call() -> None:
+        def call() -> Claimed | Nothing:
             nonlocal counted
             settled = actor.claims.settle(
                 job,
@@ -227,24 +253,21 @@ class Walk:
                 counted = True
                 self.ended.add(job.raw)
                 self.done += outcome is Outcome.DONE
-            self._take(actor, self._next(settled))
+            assert job.token in self.recovered or not settled.lost, f"{job} is lost"
+            self.lost += settled.lost
+            return self._take(actor, settled.next)
 
         actor.held = None
         actor.ask(call)
 
-    def _next(self, settled: Settled) -> Claimed | Nothing:
-        self.lost += settled.lost
-        return settled.next
-
-    def _take(self, actor: Actor, answer: Claimed | Nothing) -> None:
+    def _take(self, actor: Actor, answer: Claimed | Nothing) -> Claimed | Nothing:
         self.seen["job" if isinstance(answer, Claimed) else answer] += 1
         actor.held = answer if isinstance(answer, Claimed) else None
-        if answer is Nothing.UNREGISTERED or answer is Nothing.BUSY:
-            actor.register()
         if answer is Nothing.BUSY:
-            verdict = Verdict("", 1, fail=False, poison=b"", entry=b"")
-            actor.registry.recover(actor.registry.held(actor.wid), verdict)
+            actor.put_back(actor.registry.held(actor.wid))
+        if answer in NEWS:
             actor.register()
+        return answer
 
     def _new(self) -> bytes:
         number = len(self.enqueued)

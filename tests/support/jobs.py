@@ -4,9 +4,13 @@ The ledger is at LEDGER_URL. It is not the server under test, so it knows the tr
 when that one is gone.
 """
 
+import contextlib
+import ctypes
 import os
 import signal
+import subprocess
 import time
+from typing import NoReturn
 
 from redis import Redis
 
@@ -74,6 +78,71 @@ def exit_(code: int) -> None:
 def hard_exit(code: int) -> None:
     """Leave without a word to anyone."""
     os._exit(code)
+
+
+@app.job("abort", queue="math")
+def abort() -> None:
+    """Leave as a C library does that finds its own state broken."""
+    os.abort()
+
+
+@app.job("segfault", queue="math")
+def segfault() -> None:
+    """Read at address 0."""
+    ctypes.string_at(0)
+
+
+@app.job("stubborn", queue="math")
+def stubborn(name: str) -> None:
+    """Tell `started:<name>`, and go on for ever whatever is raised."""
+    ledger().rpush(f"started:{name}", os.getpid())
+    _swallow_everything()
+
+
+@app.job("limited", queue="math", timeout=1)
+def limited(name: str) -> None:
+    """Tell `started:<name>`, and take longer than allowed."""
+    ledger().rpush(f"started:{name}", os.getpid())
+    time.sleep(GATE_TIMEOUT)
+
+
+@app.job("limited_stubborn", queue="math", timeout=1)
+def limited_stubborn(name: str) -> None:
+    """Tell `started:<name>`, and take no notice of its limit."""
+    ledger().rpush(f"started:{name}", os.getpid())
+    _swallow_everything()
+
+
+@app.job("limited_deaf", queue="math", timeout=1)
+def limited_deaf(name: str) -> None:
+    """Tell `started:<name>`, ignore every signal there is, and take longer than allowed."""
+    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError):
+            signal.signal(signum, signal.SIG_IGN)
+    ledger().rpush(f"started:{name}", os.getpid())
+    _swallow_everything()
+
+
+@app.job("nurse", queue="math")
+def nurse(name: str) -> None:
+    """Start a process that would outlive us, tell its pid, and wait like a gate."""
+    with subprocess.Popen(["sleep", "1000"]) as sleeper:
+        ledger().rpush("sleepers", sleeper.pid)
+        gate(name)
+        sleeper.kill()
+
+
+@app.job("close_descriptors", queue="math")
+def close_descriptors(mark: str) -> None:
+    """Tell that it ran, and close all that is open, as a careless daemoniser does."""
+    ledger().rpush("runs", mark)
+    os.closerange(3, 4096)
+
+
+def _swallow_everything() -> NoReturn:
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(0.05)
 
 
 @app.job("stamp", queue="math")

@@ -159,7 +159,7 @@ def test_a_record_of_ruby_is_read() -> None:
     assert parse_failure(entry) == Failure(
         raw_entry=entry,
         failed_at="2026/11/24 02:45:08 CET",
-        payload=b'{"class":"Add","args":[1,12345678901234567890]}',
+        payload=b'{"class":"Add","args":[1.0,12345678901234567890]}',
         name="Add",
         args=[1, 12345678901234567890],
         exception="RuntimeError",

@@ -10,8 +10,9 @@
 --                               queue, and "" or the failure record of a job that has none
 --
 -- A job moves only if it still is the bucket's head. Due is judged by Redis' clock.
--- Returns {OK, number moved, number left}, {FENCED}, {EARLY}, {BADKEY, key}. Sending it again is
--- safe: at worst it moves an equal job that is due as well. O(jobs); at most 100 of them.
+-- Returns {OK, number moved, number left}, {FENCED}, {EARLY}, {BADKEY, key} with nothing moved,
+-- {BADQUEUE, number moved, key} when the queue of the next job holds another type. Sending it again
+-- is safe: at worst it moves an equal job that is due as well. O(jobs); at most 100 of them.
 for i = 1, 3 do
   if redis.call("GET", KEYS[i]) ~= token then return {"FENCED"} end
 end
@@ -26,7 +27,7 @@ for i = 0, (#ARGV - first_payload_and_name_and_entry + 1) / 3 - 1 do
   local queue = KEYS[first_queue_and_timestamps + 2 * i]
   local timestamps = KEYS[first_queue_and_timestamps + 2 * i + 1]
   if redis.call("LINDEX", bucket, 0) ~= payload then break end
-  if entry == "" and not fits(queue, "list") then return {"BADKEY", queue} end
+  if entry == "" and not fits(queue, "list") then return {"BADQUEUE", moved, queue} end
   redis.call("LPOP", bucket) -- the first write frees memory, so a full Redis still promotes
   redis.pcall("SREM", timestamps, "delayed:" .. second)
   if entry == "" then

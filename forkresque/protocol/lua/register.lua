@@ -15,6 +15,7 @@ if current ~= claim then
   if redis.call("EXISTS", slot) == 1 then return {"BUSY"} end
   redis.call("SREM", other_kids, worker)
 end
+redis.call("SREM", kids, "") -- any write opens the script to the rest when memory is full
 redis.call("SADD", workers, worker)
 redis.call("SADD", kids, worker)
 redis.call("SADD", masters, master)

@@ -19,6 +19,12 @@ run(async () => {
         throw new Error(message);
       },
     },
+    // Fails with something that has no name, no message and no stack.
+    slow: {
+      perform: (mark) => {
+        throw `${mark} is too slow for node`;
+      },
+    },
   };
   const worker = new Worker(
     {

@@ -1,0 +1,356 @@
+"""What the master's signals do, while a job is exactly where the test wants it."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from forkresque.errors import ExitCode
+from forkresque.supervisor.control import ask
+from tests.conftest import Starter
+from tests.support.processes import Start, assert_nothing_left
+from tests.support.site import APP, Site, idle_workers, stays
+from tests.support.waiting import wait_until
+
+
+def has_logged(master: Start, text: str) -> None:
+    wait_until(lambda: text in master.log(), f"{text!r} in the log")
+
+
+def draining(master: Start) -> None:
+    has_logged(master, "draining within=")
+
+
+def state(master: Start) -> dict[str, object]:
+    return ask(master.runtime_directory / "forkresque" / f"{master.pid}.sock", "status")
+
+
+# -- ending ------------------------------------------------------------------------------------
+
+
+def test_term_lets_the_job_in_hand_finish(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "1")
+    site.gates("a")
+    behind = site.enqueue("note", "behind")
+
+    master.send_signal(signal.SIGTERM)
+    draining(master)
+    site.release("a")
+
+    assert master.wait(5) == ExitCode.OK
+    assert site.runs() == ["a"]
+    assert site.count("processed") == 1
+    assert site.waiting() == [behind]
+    assert_nothing_left(master, site.redis)
+
+
+def test_a_job_that_takes_too_long_goes_back_to_the_head(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "1", "--shutdown-timeout", "1")
+    cut = site.enqueue("slow", "long", 60)
+    behind = site.enqueue("note", "behind")
+    wait_until(lambda: site.ledger.llen("begun") == 1, "the job to begin")
+
+    asked_at = time.monotonic()
+    master.send_signal(signal.SIGTERM)
+
+    assert master.wait(5) == ExitCode.CUT
+    assert time.monotonic() - asked_at >= 1.0
+    assert site.waiting() == [cut, behind]
+    assert site.runs() == []
+    assert (site.count("processed"), site.count("failed")) == (0, 0)
+    assert site.failures() == []
+    assert_nothing_left(master, site.redis)
+
+
+def test_a_job_that_swallows_its_end_is_killed_and_goes_back(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "1", "--shutdown-timeout", "1")
+    cut = site.enqueue("stubborn", "s")
+    behind = site.enqueue("note", "behind")
+    site.started("s")
+
+    master.send_signal(signal.SIGTERM)
+
+    assert master.wait(8) == ExitCode.CUT
+    assert site.waiting() == [cut, behind]
+    assert (site.count("processed"), site.count("failed")) == (0, 0)
+    assert site.redis.exists("resque:fr:suspects") == 0, "a drain is not the job's fault"
+    assert_nothing_left(master, site.redis)
+
+
+def test_a_second_int_ends_at_once(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "2")
+    cut = [site.enqueue("gate", name) for name in ("a", "b")]
+    site.started("a")
+    site.started("b")
+
+    master.send_signal(signal.SIGINT)
+    draining(master)
+    master.send_signal(signal.SIGINT)
+
+    assert master.wait(5) == 128 + signal.SIGINT
+    assert sorted(site.waiting()) == cut
+    assert site.runs() == []
+    assert (site.count("processed"), site.count("failed")) == (0, 0)
+    assert_nothing_left(master, site.redis)
+
+
+def test_a_second_term_within_two_seconds_is_the_same_term(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "1")
+    site.gates("a")
+
+    master.send_signal(signal.SIGTERM)
+    draining(master)
+    master.send_signal(signal.SIGTERM)
+    stays(lambda: master.process.poll() is None, "the job is left alone", 0.5)
+    site.release("a")
+
+    assert master.wait(5) == ExitCode.OK
+    assert site.runs() == ["a"]
+    assert_nothing_left(master, site.redis)
+
+
+def test_a_second_term_later_ends_at_once(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "1")
+    cut = site.enqueue("gate", "a")
+    site.started("a")
+    behind = site.enqueue("note", "behind")
+
+    master.send_signal(signal.SIGTERM)
+    draining(master)
+    stays(lambda: master.process.poll() is None, "the job is left alone", 2.5)
+    master.send_signal(signal.SIGTERM)
+
+    assert master.wait(5) == 128 + signal.SIGTERM
+    assert site.waiting() == [cut, behind]
+    assert (site.count("processed"), site.count("failed")) == (0, 0)
+    assert_nothing_left(master, site.redis)
+
+
+def test_quit_waits_without_a_limit(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "1", "--shutdown-timeout", "0.1")
+    site.gates("a")
+
+    master.send_signal(signal.SIGQUIT)
+    draining(master)
+    stays(lambda: site.slots() == 1, "the job is in hand beyond the limit", 1.0)
+    site.release("a")
+
+    assert master.wait(5) == ExitCode.OK
+    assert site.runs() == ["a"]
+    assert_nothing_left(master, site.redis)
+
+
+def test_term_after_quit_sets_the_limit_after_all(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "1", "--shutdown-timeout", "0.5")
+    cut = site.enqueue("gate", "a")
+    site.started("a")
+
+    master.send_signal(signal.SIGQUIT)
+    draining(master)
+    master.send_signal(signal.SIGTERM)
+
+    assert master.wait(5) == ExitCode.CUT
+    assert site.waiting() == [cut]
+    assert_nothing_left(master, site.redis)
+
+
+def test_five_hundred_terms_are_one_drain(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "2")
+    site.gates("a", "b")
+
+    for _ in range(500):
+        master.send_signal(signal.SIGTERM)
+    draining(master)
+    site.release("a", "b")
+
+    assert master.wait(5) == ExitCode.OK
+    assert sorted(site.runs()) == ["a", "b"]
+    assert master.log().count("draining within=") == 1
+    assert "Traceback" not in master.log()
+    assert_nothing_left(master, site.redis)
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
+def test_term_while_starting_leaves_nothing(start: Starter, site: Site, delay: float) -> None:
+    master = start(*APP, "-c", "2")
+    born_at = psutil.Process(master.pid).create_time()
+    wait_until(lambda: time.time() - born_at >= delay, "the moment", every=0.001)
+
+    master.send_signal(signal.SIGTERM)
+
+    # Until it hears signals it dies of them: nothing is there yet that would need care.
+    assert master.wait(5) in (ExitCode.OK, -signal.SIGTERM)
+    assert "Traceback" not in master.log()
+    assert list(master.runtime_directory.rglob("*.sock")) == []
+    assert_nothing_left(master, site.redis)
+
+
+def test_ctrl_c_goes_to_the_master_alone(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "2")
+    site.gates("a", "b")
+
+    os.killpg(master.pid, signal.SIGINT)  # what a terminal does
+    draining(master)
+    site.release("a", "b")
+
+    assert master.wait(5) == ExitCode.OK
+    assert sorted(site.runs()) == ["a", "b"]
+    assert "KeyboardInterrupt" not in master.log()
+    assert "Traceback" not in master.log()
+    assert_nothing_left(master, site.redis)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_every_process_is_one_drain(
+    start: Starter, site: Site, signum: signal.Signals
+) -> None:
+    master = start(*APP, "-c", "2")
+    site.gates("a", "b")
+
+    for process in master.left():  # what systemd and docker-compose do
+        process.send_signal(signum)
+    draining(master)
+    site.release("a", "b")
+
+    assert master.wait(5) == ExitCode.OK
+    assert sorted(site.runs()) == ["a", "b"]
+    assert (site.count("processed"), site.count("failed")) == (2, 0)
+    assert_nothing_left(master, site.redis)
+
+
+# -- pausing -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_paused_master_starts_nothing_until_cont(
+    start: Starter, site: Site, signum: signal.Signals
+) -> None:
+    master = start(*APP, "-c", "4")
+    site.gates("a")
+
+    asked_at = time.monotonic()
+    master.send_signal(signum)
+    wait_until(lambda: time.monotonic() - asked_at >= 0.1, "a tenth of a second", every=0.001)
+    for number in range(50):
+        site.enqueue("note", str(number))
+    site.release("a")  # a worker that ends its job claims nothing either
+    site.await_processed(1)
+    assert state(master)["paused"] is True
+    stays(lambda: len(site.waiting()) == 50 and site.slots() == 0, "all 50 jobs wait", 1.0)
+    assert site.runs() == ["a"]
+
+    master.send_signal(signal.SIGCONT)
+    site.await_processed(51, timeout=3)
+    assert state(master)["paused"] is False
+    master.send_signal(signal.SIGTERM)
+    assert master.wait(5) == ExitCode.OK
+    assert_nothing_left(master, site.redis)
+
+
+def test_a_pause_outlives_the_death_of_a_worker(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "2")
+    before = idle_workers(master, 2)
+    master.send_signal(signal.SIGUSR1)
+    has_logged(master, "paused")
+
+    before[0].kill()
+    wait_until(lambda: not before[0].is_running(), "the worker's end")
+    idle_workers(master, 2)
+    for number in range(20):
+        site.enqueue("note", str(number))
+    stays(lambda: len(site.waiting()) == 20, "all 20 jobs wait", 1.0)
+
+    master.send_signal(signal.SIGCONT)
+    site.await_processed(20, timeout=3)
+
+
+def test_a_drain_ends_a_paused_master(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "2")
+    idle_workers(master, 2)
+    master.send_signal(signal.SIGUSR1)
+    has_logged(master, "paused")
+
+    master.send_signal(signal.SIGTERM)
+
+    assert master.wait(5) == ExitCode.OK
+    assert_nothing_left(master, site.redis)
+
+
+# -- the rest ----------------------------------------------------------------------------------
+
+
+def test_ttin_and_ttou_change_the_number_of_workers(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "2")
+    idle_workers(master, 2)
+
+    master.send_signal(signal.SIGTTIN)
+    idle_workers(master, 3)
+    master.send_signal(signal.SIGTTOU)
+    idle_workers(master, 2)
+    master.send_signal(signal.SIGTTOU)
+    has_logged(master, "workers=1")
+    master.send_signal(signal.SIGTTOU)  # one is the least
+    idle_workers(master, 1)
+    site.enqueue("note", "n")
+    site.await_processed(1)
+
+
+def test_ttou_dismisses_no_worker_in_the_middle_of_its_job(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "2")
+    busy, other = site.gates("a", "b")
+
+    master.send_signal(signal.SIGTTOU)
+    has_logged(master, "workers=1")
+    stays(lambda: site.slots() == 2, "both jobs are in hand", 0.5)
+    site.release("a", "b")
+
+    site.await_processed(2)
+    (left,) = idle_workers(master, 1)
+    assert left.pid in (busy, other)
+
+
+def test_a_hundred_changes_of_size_end_at_the_last_one(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "2")
+    idle_workers(master, 2)
+
+    for number in range(100):
+        wanted = 3 - number % 2
+        master.send_signal(signal.SIGTTOU if number % 2 else signal.SIGTTIN)
+        wait_until(lambda wanted=wanted: state(master)["wanted"] == wanted, "the new size")  # type: ignore[misc]
+
+    idle_workers(master, 2)
+    for number in range(20):
+        site.enqueue("note", str(number))
+    site.await_processed(20)
+    assert "Traceback" not in master.log()
+
+
+def test_abrt_logs_the_state_and_all_stacks(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "2")
+    site.gates("a")
+
+    master.send_signal(signal.SIGABRT)
+
+    has_logged(master, "state=")
+    has_logged(master, "in gate")
+    site.release("a")
+    site.await_processed(1)  # it goes on
+
+
+def test_a_mix_of_signals_ends_in_one_drain(start: Starter, site: Site) -> None:
+    master = start(*APP, "-c", "2")
+    site.gates("a", "b")
+
+    for _ in range(200):
+        for signum in (signal.SIGHUP, signal.SIGUSR1, signal.SIGCONT, signal.SIGUSR2):
+            master.send_signal(signum)
+    master.send_signal(signal.SIGTERM)
+    draining(master)
+    site.release("a", "b")
+
+    assert master.wait(5) == ExitCode.OK
+    assert sorted(site.runs()) == ["a", "b"]
+    assert master.log().count("draining within=") == 1
+    assert_nothing_left(master, site.redis)
