@@ -141,14 +141,18 @@ class _Loop(threading.local):
 _loop = _Loop()
 
 
+def close_loop() -> None:
+    """Close the event loop of this thread, if a job has opened one."""
+    if _loop.runner is not None and _loop.pid == os.getpid():
+        _loop.runner.close()
+    _loop.runner = None
+
+
 def _run(coroutine: Coroutine[Any, Any, object]) -> object:
     if _loop.runner is None or _loop.pid != os.getpid():
         _loop.pid, _loop.runner = os.getpid(), asyncio.Runner()
-    runner = _loop.runner
     try:
-        return runner.run(coroutine)
+        return _loop.runner.run(coroutine)
     except BaseException:
-        # An interrupt may have left the loop with the job still in it; closing cancels that.
-        _loop.runner = None
-        runner.close()
+        close_loop()  # an interrupt may have left the job in it; closing cancels that
         raise

@@ -22,7 +22,7 @@ from setproctitle import setproctitle
 from forkresque import processes
 from forkresque.errors import RedisRefused, RedisUnavailable
 from forkresque.idle import Alone, Bell, Station
-from forkresque.jobs import Definition
+from forkresque.jobs import Definition, close_loop
 from forkresque.performer import Ended, Performer, entry_for
 from forkresque.policy import queues as patterns
 from forkresque.policy.backoff import Backoff
@@ -130,6 +130,7 @@ class Worker:
                 keeper.stop()
             if self._alone is not None:
                 self._alone.close()
+            close_loop()
             self._link.close()
 
     def stop(self) -> None:
