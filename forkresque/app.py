@@ -1,11 +1,13 @@
 """Forkresque: the jobs of an application, and how to enqueue them. What users import."""
 
+import atexit
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from forkresque import embedded
 from forkresque.errors import ConfigError, UnknownJob
 from forkresque.jobs import Definition, OnCrash, define
 from forkresque.options import ClientOptions, resolve
@@ -126,10 +128,16 @@ class Forkresque:
 
     @cached_property
     def queue(self) -> Queue:
-        """Return the queues of this application's Redis. Connects at the first question."""
-        return Queue(
-            Target(self.url).client(), Keys(self.namespace), allow_bigint=self._allow_bigint
-        )
+        """Return the queues of this application's Redis. Connects at the first question.
+
+        For an embedded server it is started or joined now, and used until this process ends.
+        """
+        url = self.url
+        if embedded.is_embedded(url):
+            server = embedded.start(embedded.directory_of(url))
+            atexit.register(server.close)
+            url = server.url
+        return Queue(Target(url).client(), Keys(self.namespace), allow_bigint=self._allow_bigint)
 
     @overload
     def job(self, function: Callable[P, R], /) -> Job[P, R]: ...

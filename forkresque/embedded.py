@@ -32,6 +32,20 @@ SOCKET = "redis.sock"
 GUARD = (sys.executable, "-I", "-S", guarding.__file__)
 
 
+_SCHEME = "embedded://"
+
+
+def is_embedded(url: str) -> bool:
+    """Return whether `url` means an embedded server."""
+    return url.startswith(_SCHEME)
+
+
+def directory_of(url: str) -> Path | None:
+    """Return the directory of an embedded server's URL; None means a temporary one."""
+    directory = url.removeprefix(_SCHEME)
+    return Path(directory).expanduser() if directory else None
+
+
 class Embedded:
     """One user's hold on the server in `directory`; `close` or the end of the process ends it.
 

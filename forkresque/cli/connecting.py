@@ -2,15 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 from forkresque import embedded
 from forkresque.app import Forkresque
 from forkresque.cli.loading import load
 from forkresque.cli.session import Session
 from forkresque.errors import ConfigError
-
-_EMBEDDED = "embedded://"
 
 
 def application(session: Session) -> Forkresque:
@@ -39,10 +36,10 @@ def connected(session: Session) -> Iterator[Forkresque]:
     Raises RedisUnavailable at once, where an enqueue would go on trying for seconds.
     """
     app = application(session)
-    if app.url == _EMBEDDED:
+    if embedded.is_embedded(app.url) and embedded.directory_of(app.url) is None:
         raise ConfigError(
-            f"{_EMBEDDED} without a directory is a new, empty server",
-            hint=f"name the directory of one that is used: {_EMBEDDED}path/to/directory",
+            f"{app.url} without a directory is a new, empty server",
+            hint="name the directory of one that is used: embedded://path/to/directory",
         )
     with served(app), closing(app.queue.store.client) as client:
         client.command("PING")
@@ -52,10 +49,9 @@ def connected(session: Session) -> Iterator[Forkresque]:
 @contextmanager
 def served(app: Forkresque) -> Iterator[None]:
     """Start or join the embedded server, if the application's address is one."""
-    if not app.url.startswith(_EMBEDDED):
+    if not embedded.is_embedded(app.url):
         yield
         return
-    directory = app.url.removeprefix(_EMBEDDED)
-    with embedded.start(Path(directory).expanduser() if directory else None) as server:
+    with embedded.start(embedded.directory_of(app.url)) as server:
         app.connect_to(url=server.url)
         yield
