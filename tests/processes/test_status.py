@@ -20,7 +20,7 @@ from forkresque.errors import ExitCode
 from tests.conftest import Starter
 from tests.support.processes import ROOT, Start, assert_nothing_left, title
 from tests.support.servers import Server
-from tests.support.site import APP, KEYS, Site, await_rest, idle_workers, phases, stays, state
+from tests.support.site import APP, KEYS, Site, await_rest, idle_workers, phases, state, stays
 from tests.support.waiting import wait_until
 
 Done = subprocess.CompletedProcess[str]
@@ -103,7 +103,7 @@ def test_status_the_system_and_redis_agree(
         document.update(told(cli("status", "--json")))
         (report,) = document["masters"]
         found = sorted(worker["phase"] for worker in report["workers"])
-        return found == ["call", "idle", "idle", "run"] and report["clerk"]["reached"]
+        return found == ["call", "idle", "idle", "run"] and bool(report["clerk"]["reached"])
 
     wait_until(settled, "one worker at work, one on call, two asleep")
 
@@ -134,7 +134,7 @@ def await_done(cli: Cli, pid: int) -> None:
     def done() -> bool:
         (report,) = told(cli("status", "--local", "--json"))["masters"]
         worker = next(each for each in report["workers"] if each["pid"] == pid)
-        return worker["done"] == 1 and worker["job"] == ""
+        return bool(worker["done"] == 1 and worker["job"] == "")
 
     wait_until(done, "the job to be shown as done")
 
@@ -269,9 +269,7 @@ def test_of_three_that_start_at_once_one_wins(start: Starter, site: Site, tmp_pa
     drain(winner, site)
 
 
-def test_nobody_else_may_use_the_socket_and_nothing_of_it_stays(
-    start: Starter, site: Site
-) -> None:
+def test_nobody_else_may_use_the_socket_and_nothing_of_it_stays(start: Starter, site: Site) -> None:
     master = start(*APP, "-c", "2")
     idle_workers(master, 2)
     path = control(master)

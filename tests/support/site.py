@@ -140,7 +140,15 @@ def on_call(master: Start) -> list[int]:
 
 
 def await_rest(master: Start, number: int, timeout: float = 10.0) -> None:
-    """Wait until a master has so many workers, one on call and all others asleep."""
+    """Wait until a master has so many workers, all idle and at least one of them on call."""
     idle_workers(master, number, timeout)
-    rest = ["call", *["idle"] * (number - 1)]
-    wait_until(lambda: sorted(phases(master).values()) == rest, "all workers at rest", timeout)
+    seen = [""]
+
+    def resting() -> bool:
+        seen[:] = sorted(phases(master).values())
+        return len(seen) == number and "call" in seen and set(seen) <= {"call", "idle"}
+
+    try:
+        wait_until(resting, "a worker on call and all others asleep", timeout)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {seen}") from None
