@@ -38,6 +38,9 @@ class Station(Protocol):
     def pass_on(self) -> None:
         """Let the next idle worker have the turn: this one has a job."""
 
+    def is_surplus(self) -> bool:
+        """Return whether another worker is on call as well, and one of them is enough."""
+
     def look_round(self) -> None:
         """Find out what a job has done to the descriptors that this stands on."""
 
@@ -115,6 +118,10 @@ class Alone:
 
     def pass_on(self) -> None:
         """Do nothing: nobody else is there."""
+
+    def is_surplus(self) -> bool:
+        """Return False: nobody else is there."""
+        return False
 
     def look_round(self) -> None:
         """Do nothing: whoever runs a lone worker keeps its descriptors together."""

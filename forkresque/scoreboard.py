@@ -97,6 +97,7 @@ class Seat(_Block):
     done = _word(9, "Jobs that succeeded.")
     failed = _word(10, "Jobs that failed.")
     taken_ns = _word(11, "Monotonic time at which the child was forked.")
+    turns = _word(12, "How often it has reached for the baton.")
 
     @property
     def phase(self) -> Phase:

@@ -36,8 +36,6 @@ from forkresque.scoreboard import Phase, Role, Scoreboard, Seat
 log = logging.getLogger("forkresque.worker")
 
 RENEWAL = 5.0  # seconds between two renewals of a lease
-_REFRESH = 5.0  # seconds a list of queues is good for where Redis does not tell of new ones
-
 T = TypeVar("T")
 
 
@@ -96,6 +94,7 @@ class Worker:
         self._post = post or Post.alone(self._patterns)
         self._alone = Alone() if station is None else None
         self._station: Station = station or self._alone or Alone()
+        self._interval = interval
         self._seat = seat or Scoreboard(1, shared=False).seats[0]
         self._titled = titled
         self._pid = os.getpid()
@@ -154,6 +153,8 @@ class Worker:
                 self._station.pass_on()
                 return self._kept(answer)
             if armed or not self._link.tracking:
+                if self._station.is_surplus():
+                    return None
                 self._come_to_terms(answer)
             armed = not armed and self._link.tracking
         return None
@@ -188,12 +189,17 @@ class Worker:
             if not self._claims.queues:
                 self._claims.poll(self._patterns)
             return
-        age = time.monotonic() - self._refreshed_at
-        if self._link.heard(key) or (not self._link.tracking and age > _REFRESH):
+        if self._may_have_new_queues():
             self._link.forget(key)
             names = self._link.command("SMEMBERS", key, armed=True)
             self._claims.poll(patterns.expand(self._patterns, map(to_text, names)))
             self._refreshed_at = time.monotonic()
+
+    def _may_have_new_queues(self) -> bool:
+        """Return whether Redis has told of a change; where it cannot, after each interval."""
+        if self._link.tracking:
+            return self._link.heard(self._keys.queues())
+        return time.monotonic() - self._refreshed_at > self._interval
 
     def _register(self) -> None:
         post = self._post
@@ -239,7 +245,7 @@ class Worker:
                 job, ended.error, worker=str(self._post.worker), failed_at=self._clock.guess()
             )
         next_token = self._tokens.fresh() if self._station.open else b""
-        if next_token and self._link.heard(self._keys.queues()):
+        if next_token and self._may_have_new_queues():
             self._ask(self._refresh_queues)
         settled = self._insist(
             lambda: self._claims.settle(

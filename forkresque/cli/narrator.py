@@ -58,7 +58,7 @@ def _enqueue() -> None:
     slow.enqueue(1.0)
     slow.enqueue(2.0)
     failing.enqueue(int(time.monotonic()))
-    delayed.enqueue_in(3, time.strftime("%H:%M:%S"))
+    delayed.enqueue_in(2, time.strftime("%H:%M:%S"))
     crash.enqueue(os.urandom(4).hex())
 
 

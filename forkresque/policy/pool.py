@@ -44,7 +44,8 @@ class Doing(StrEnum):
     IDLE = "idle"  # waits for its turn
     CALL = "call"  # on call, or claiming
     RUN = "run"
-    OTHER = "other"  # settles, or leaves
+    SETTLE = "settle"
+    LEAVE = "leave"
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,5 +317,5 @@ class Pool:
     def _kill(self, child: Child, seen: Facts, now: float) -> Iterable[Kill]:
         if now >= child.kill_at and not child.killed:
             child.killed = True
-            child.cut |= child.fault is Fault.CUT and seen.doing in (Doing.RUN, Doing.OTHER)
+            child.cut |= child.fault is Fault.CUT and seen.doing in (Doing.RUN, Doing.SETTLE)
             yield Kill(child.seat, child.fault)

@@ -31,9 +31,9 @@ _DOING = {
     Phase.IDLE: Doing.IDLE,
     Phase.CALL: Doing.CALL,
     Phase.RUN: Doing.RUN,
-    Phase.SETTLE: Doing.OTHER,
-    Phase.DRAIN: Doing.OTHER,
-    Phase.LEFT: Doing.OTHER,
+    Phase.SETTLE: Doing.SETTLE,
+    Phase.DRAIN: Doing.LEAVE,
+    Phase.LEFT: Doing.LEAVE,
 }
 
 
@@ -157,6 +157,10 @@ class Children:
                 hard_in=(seat.hard_ns - now) / 1e9 if seat.hard_ns else math.inf,
             )
         return found
+
+    def turns(self) -> int:
+        """Return how often children have reached for the baton."""
+        return sum(self._board.seats[number].turns for number in self._members)
 
     def ask_for_dumps(self) -> None:
         """Have every child write its stacks down."""

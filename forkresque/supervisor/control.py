@@ -53,9 +53,10 @@ def sockets(directory: Path) -> list[Path]:
 def ask(path: Path, verb: str, **arguments: object) -> dict[str, Any]:
     """Have the master behind `path` carry out `verb`; return its state. Raises ControlError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(_PATIENCE)
         try:
+            client.settimeout(None)  # with a time limit, a full backlog is an error at once
             client.connect(str(path))
+            client.settimeout(_PATIENCE)
             client.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
             answer = b"".join(iter(lambda: client.recv(65536), b""))
         except OSError as error:
@@ -162,13 +163,17 @@ class ControlServer:
         with contextlib.suppress(OSError):
             client, _ = server.accept()
             client.setblocking(False)
-            if len(self._clients) >= _MOST_CLIENTS or not _is_allowed(client):
+            if not _is_allowed(client):
                 client.close()
                 return
+            if len(self._clients) >= _MOST_CLIENTS:
+                self._drop(next(iter(self._clients)))  # it had its chance to ask
             self._clients[client] = b""
             self._selector.register(client, selectors.EVENT_READ, lambda: self._read(client))
 
     def _read(self, client: socket.socket) -> None:
+        if client not in self._clients:
+            return  # dropped for a newcomer, after the selector had seen it
         try:
             chunk = client.recv(_LONGEST)
         except OSError:
@@ -183,8 +188,10 @@ class ControlServer:
     def _reply(self, client: socket.socket, question: bytes) -> None:
         try:
             asked = json.loads(question)
+            if not isinstance(asked, dict):
+                raise ValueError(asked)  # noqa: TRY004, TRY301 - one answer for all nonsense
             answer = self._answer(str(asked.pop("verb")), asked)
-        except (ValueError, KeyError, AttributeError, RecursionError):
+        except (ValueError, KeyError, RecursionError):
             answer = {"error": "not a question: send one JSON object with a verb"}
         except ForkresqueError as error:
             answer = {"error": str(error)}

@@ -21,7 +21,7 @@ from forkresque.options import SupervisorOptions
 from forkresque.protocol.connection import Target
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.registry import Registry
-from forkresque.scoreboard import Phase, Scoreboard, Seat
+from forkresque.scoreboard import Phase, Role, Scoreboard, Seat
 from forkresque.supervisor.child import SOFT, Inheritance
 from forkresque.supervisor.identity import Identity
 from forkresque.supervisor.messages import Interrupted, Ready, receive, send
@@ -102,14 +102,31 @@ class Pooled:
             self._seat.enter(Phase.IDLE, time.monotonic_ns())
             ready = dict(self._sleepers.poll(BEAT))
             self._hear()
-            # A paused worker drops the baton: the master gives one when all go on.
-            if self._baton.reader in ready and self._baton.take() and self.open:
-                return True
+            if self._baton.reader in ready:
+                # Said before it is done, so that the master never takes the baton for lost.
+                self._seat.enter(Phase.CALL, time.monotonic_ns())
+                self._seat.turns += 1
+                # A paused worker drops the baton: the master gives one when all go on.
+                if self._baton.take() and self.open:
+                    return True
         return False
 
     def pass_on(self) -> None:
         """Let the next sleeper go on call."""
         self._baton.give()
+
+    def is_surplus(self) -> bool:
+        """Return whether somebody else is on call as well, and shall stay so: the first seat."""
+        fresh_ns = time.monotonic_ns() - int(2 * BEAT * 1e9)
+        first = next(
+            (
+                seat
+                for seat in self._board.taken(Role.WORKER)
+                if seat.phase is Phase.CALL and seat.beat_ns > fresh_ns
+            ),
+            None,
+        )
+        return first is not None and first is not self._seat
 
     def look_round(self) -> None:
         """Retire a worker whose descriptors a job has closed: their numbers are anybody's now."""

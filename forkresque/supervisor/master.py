@@ -56,6 +56,7 @@ log = logging.getLogger("forkresque.master")
 TICK = 1.0  # the longest sleep, in seconds
 STANDSTILL = 5.0  # a pass that is this much late means that the machine stood still
 REPEAT_GRACE = 2.0  # seconds in which a second TERM is the same TERM: managers signal everybody
+UNSTEADY = 0.02  # seconds until the next look for a baton that was on its way
 HEADROOM = 64  # seats beyond those wanted at the start, for TTIN
 
 
@@ -120,13 +121,27 @@ class Master:
             facts = self._children.facts()
             for action in self._pool.plan(now, facts, late=now < late_until):
                 self._act(action)
-            empty = not select.select([self._baton.reader], [], [], 0)[0]
-            for action in self._pool.baton(self._children.facts(), pipe_empty=empty):
-                self._act(action)
+            steady = self._look_after_baton()
             self._show()
             pause = min(TICK, max(0.0, self._pool.next_step_at(now, facts) - now))
+            pause = pause if steady else min(pause, UNSTEADY)
             expected = time.monotonic() + pause
             self._listen(pause)
+
+    def _look_after_baton(self) -> bool:
+        """Replace a baton that was lost; return False if it was on its way while we looked.
+
+        Whoever takes the baton says so before, by its phase and its turns, and whoever has it
+        passes it on before that phase ends. So if nobody is on call, the pipe is empty and no
+        turn was begun meanwhile, it is nowhere.
+        """
+        turns, facts = self._children.turns(), self._children.facts()
+        empty = not select.select([self._baton.reader], [], [], 0)[0]
+        if turns != self._children.turns():
+            return False
+        for action in self._pool.baton(facts, pipe_empty=empty):
+            self._act(action)
+        return True
 
     # -- sense -------------------------------------------------------------------------------
 
@@ -363,7 +378,7 @@ class Master:
 
 def _seconds(arguments: dict[str, Any], default: float) -> float:
     value = arguments.get("timeout", default)
-    if not isinstance(value, int | float) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise ConfigError(f"timeout must be a number of seconds, got {value!r}")
     return float(value)
 

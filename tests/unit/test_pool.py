@@ -158,7 +158,7 @@ class Plant:
             Doing.IDLE: self._wait,
             Doing.CALL: self._wait,
             Doing.RUN: self._work,
-            Doing.OTHER: self._keep_books if process.kind is Kind.CLERK else self._settle,
+            Doing.SETTLE: self._keep_books if process.kind is Kind.CLERK else self._settle,
         }
         lives[process.doing](process)
 
@@ -166,13 +166,13 @@ class Plant:
         if process.busy_until > self.now:
             return
         process.beat_at = self.now
-        process.doing = Doing.OTHER if process.kind is Kind.CLERK else Doing.IDLE
+        process.doing = Doing.SETTLE if process.kind is Kind.CLERK else Doing.IDLE
         process.busy_until = math.inf
         self.pool.got_ready(process.seat)
 
     def _wait(self, process: Process) -> None:
         if process.leaves:
-            self._go_on(process, Doing.OTHER, self.chance.uniform(0.0, 0.2))
+            self._go_on(process, Doing.SETTLE, self.chance.uniform(0.0, 0.2))
         elif self.pool.paused:
             process.doing = Doing.IDLE
         elif process.doing is Doing.IDLE and self.pipe:
@@ -195,7 +195,7 @@ class Plant:
         if process.busy_until <= self.now:
             process.mute = process.stubborn = False
             process.soft_at = process.hard_at = math.inf
-            self._go_on(process, Doing.OTHER, self.chance.uniform(0.0, 0.2))
+            self._go_on(process, Doing.SETTLE, self.chance.uniform(0.0, 0.2))
 
     def _settle(self, process: Process) -> None:
         if process.busy_until > self.now or not self.redis_answers:
@@ -478,7 +478,7 @@ def running(
 
 def facts_of(pool: Pool, seen: dict[int, Facts] | None = None) -> dict[int, Facts]:
     """Return facts of all children: a clerk at work and idle workers, but for those in `seen`."""
-    usual = {Kind.CLERK: Facts(Doing.OTHER, 0.0), Kind.WORKER: idle()}
+    usual = {Kind.CLERK: Facts(Doing.SETTLE, 0.0), Kind.WORKER: idle()}
     return {seat: usual[child.kind] for seat, child in pool.children.items()} | (seen or {})
 
 
@@ -705,14 +705,14 @@ def test_a_worker_that_leaves_when_asked_has_not_been_cut() -> None:
     pool.stop(0.0, 0.0)
 
     planned(pool, 0.0)
-    planned(pool, 0.1, {1: Facts(Doing.OTHER, 0.0)})  # it unregisters
+    planned(pool, 0.1, {1: Facts(Doing.LEAVE, 0.0)})  # it unregisters
     pool.died(1, 0.2, jitter=0.5)
 
     assert pool.cuts == 0
 
 
 def test_a_dismissal_gives_a_silent_clerk_no_more_time() -> None:
-    pool, silent = ready_pool(1), {CLERK: Facts(Doing.OTHER, CLERK_SILENCE + 0.1)}
+    pool, silent = ready_pool(1), {CLERK: Facts(Doing.SETTLE, CLERK_SILENCE + 0.1)}
     pool.stop(0.0, 5.0)
     planned(pool, 0.0)
 
@@ -783,7 +783,7 @@ def test_a_boot_that_takes_too_long_ends_in_a_kill() -> None:
     assert planned(pool, 70.6, booting) == [Kill(2, Fault.BOOT)]
 
 
-@pytest.mark.parametrize("doing", [Doing.IDLE, Doing.CALL, Doing.OTHER])
+@pytest.mark.parametrize("doing", [Doing.IDLE, Doing.CALL, Doing.SETTLE, Doing.LEAVE])
 def test_a_worker_that_is_frozen_between_jobs_is_killed(doing: Doing) -> None:
     pool = ready_pool(1)
 
@@ -795,9 +795,9 @@ def test_a_worker_that_is_frozen_between_jobs_is_killed(doing: Doing) -> None:
 def test_a_silent_clerk_is_killed_after_ten_seconds_and_replaced_at_once() -> None:
     pool = ready_pool(1)
 
-    assert planned(pool, 10.0, {CLERK: Facts(Doing.OTHER, 10.0)}) == []
-    assert planned(pool, 10.1, {CLERK: Facts(Doing.OTHER, 10.1)}) == [Dump(CLERK, Fault.SILENT)]
-    assert planned(pool, 10.6, {CLERK: Facts(Doing.OTHER, 10.6)}) == [Kill(CLERK, Fault.SILENT)]
+    assert planned(pool, 10.0, {CLERK: Facts(Doing.SETTLE, 10.0)}) == []
+    assert planned(pool, 10.1, {CLERK: Facts(Doing.SETTLE, 10.1)}) == [Dump(CLERK, Fault.SILENT)]
+    assert planned(pool, 10.6, {CLERK: Facts(Doing.SETTLE, 10.6)}) == [Kill(CLERK, Fault.SILENT)]
     pool.died(CLERK, 10.7, jitter=0.5)
     assert planned(pool, 10.7) == [Spawn(CLERK, Kind.CLERK)]
 
@@ -809,7 +809,7 @@ def test_a_silent_clerk_is_killed_after_ten_seconds_and_replaced_at_once() -> No
         {1: idle(1e4)},
         {1: running(silent=1e4)},
         {1: running(silent=1e4, hard_in=-1e4)},
-        {CLERK: Facts(Doing.OTHER, 1e4)},
+        {CLERK: Facts(Doing.SETTLE, 1e4)},
     ],
 )
 def test_a_machine_that_stood_still_condemns_nobody(seen: dict[int, Facts]) -> None:
@@ -907,7 +907,7 @@ def test_who_is_on_call_counts_while_it_gives_signs_of_life(silent: float, baton
     assert given == [Baton()] * batons
 
 
-@pytest.mark.parametrize("doing", [Doing.BOOT, Doing.RUN, Doing.OTHER])
+@pytest.mark.parametrize("doing", [Doing.BOOT, Doing.RUN, Doing.SETTLE, Doing.LEAVE])
 def test_one_baton_waits_in_the_pipe_for_the_first_who_is_idle(doing: Doing) -> None:
     pool = ready_pool(1)
     facts = facts_of(pool, {1: Facts(doing, 0.0)})
