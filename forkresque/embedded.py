@@ -188,6 +188,12 @@ def _start_lock(home: Path, *, deadline: float) -> Iterator[None]:
 def _try_start_lock(home: Path, *, deadline: float) -> int | None:
     """Return the lock, taken, or None if a guardian has removed `home` before we had it."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = home.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise ConfigError(
+            f"{home} can be written by others, who could put their own server there",
+            hint="name a directory that is yours alone",
+        )
     path = home / guarding.START
     try:
         lock = guarding.open_lock(path)
@@ -247,6 +253,7 @@ def _stand_by(
                 stderr=log,
                 pass_fds=(guardian, server),
                 start_new_session=True,
+                umask=0o077,  # what is stored is nobody else's business
             )
     process.returncode = 0  # it outlives us if others use the server; Popen would complain
     return process.pid

@@ -32,6 +32,10 @@ class Station(Protocol):
     def leaving(self) -> bool:
         """Return whether the worker should finish."""
 
+    @property
+    def redials(self) -> int:
+        """Return how often connections to Redis should have been made anew."""
+
     def turn(self) -> bool:
         """Wait until it is this worker's turn to claim; False when it was woken to leave."""
 
@@ -98,6 +102,7 @@ class Alone:
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.leaving = False
+        self.redials = 0
         self._closed = False
 
     @property

@@ -18,7 +18,7 @@ from forkresque.errors import (
     JobAborted,
     UnknownJob,
 )
-from forkresque.jobs import Definition
+from forkresque.jobs import Definition, OnCrash
 from forkresque.protocol.claims import Claimed, Outcome
 from forkresque.protocol.failure import failure_entry
 from forkresque.protocol.payload import Payload, parse
@@ -66,7 +66,7 @@ class Performer:
             self._seat.failed += 1
             self._seat.title = "(refused)"
             return Ended(Outcome.FAIL, error.with_traceback(None))  # of no use to the job's author
-        self._begin(definition)
+        self._begin(job, definition)
         ended = self._run(definition, payload)
         if os.getpid() != self._pid:
             os._exit(0)  # a copy that the job forked: the original ends and settles it
@@ -93,13 +93,15 @@ class Performer:
             finally:
                 self._interruptible = 0
         except JobAborted as error:
-            return Ended(Outcome.RELEASE, error)
+            once = definition.on_crash is OnCrash.FAIL  # it has begun, and must not begin again
+            return Ended(Outcome.FAIL if once else Outcome.RELEASE, error)
         except BaseException as error:  # noqa: BLE001 - a job's SystemExit is the job's failure
             return Ended(Outcome.FAIL, error)
         return Ended(Outcome.DONE)
 
-    def _begin(self, definition: Definition) -> None:
+    def _begin(self, job: Claimed, definition: Definition) -> None:
         seat, now = self._seat, time.monotonic_ns()
+        seat.claim = job.number
         seat.title = definition.name
         seat.epoch += 1
         if definition.timeout is not None:

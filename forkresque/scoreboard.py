@@ -98,6 +98,8 @@ class Seat(_Block):
     failed = _word(10, "Jobs that failed.")
     taken_ns = _word(11, "Monotonic time at which the child was forked.")
     turns = _word(12, "How often it has reached for the baton.")
+    on_call = _word(13, "1 while it has the baton.")
+    claim = _word(14, "Number of the token by which the job in hand was claimed.")
 
     @property
     def phase(self) -> Phase:

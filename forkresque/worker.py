@@ -22,10 +22,12 @@ from setproctitle import setproctitle
 from forkresque import processes
 from forkresque.errors import RedisRefused, RedisUnavailable
 from forkresque.idle import Alone, Bell, Station
+from forkresque.inquest import Finding, verdict
 from forkresque.jobs import Definition, close_loop
 from forkresque.performer import Ended, Performer, entry_for
 from forkresque.policy import queues as patterns
 from forkresque.policy.backoff import Backoff
+from forkresque.policy.verdicts import Blame
 from forkresque.protocol.claims import Claimed, Claims, Nothing, Outcome, Tokens, WorkerId
 from forkresque.protocol.connection import Link, RedisClock, Target
 from forkresque.protocol.keys import Keys, to_text
@@ -89,6 +91,7 @@ class Worker:
         titled: Callable[[str], None] = lambda _doing: None,
     ) -> None:
         self._target = Target(url)
+        self._jobs = jobs
         self._keys = Keys(namespace)
         self._patterns = tuple(queues)
         self._post = post or Post.alone(self._patterns)
@@ -108,6 +111,9 @@ class Worker:
         self._tokens = Tokens(self._post.nonce)
         self.performer = Performer(jobs, self._seat, titled)
         self._registered = False
+        self._unanswered = False  # a claim was given up before its answer came
+        self._redials = self._station.redials
+        self._warned: set[bytes] = set()
         self._refreshed_at = float("-inf")
 
     def run(self) -> None:
@@ -143,15 +149,21 @@ class Worker:
         """Wait for this worker's turn and for a job; None when it was woken for another reason."""
         self._seat.enter(Phase.IDLE, time.monotonic_ns())
         self._titled("idle")
+        if self._unanswered:  # a job may stand in our slot that nobody would look for
+            self._asked(self._recover_own_slot, until=lambda: self._station.leaving)
+            self._unanswered = False
         if not self._station.turn():
             return None
         armed = False  # whoever was woken finds a job, mostly: the first claim is a plain one
         while self._station.open:
             self._seat.enter(Phase.CALL, time.monotonic_ns())
             answer = self._ask(partial(self._claim, self._tokens.fresh(), armed=armed))
+            if self._claims.skipped:
+                self._warn_of(self._claims.skipped)
             if isinstance(answer, Claimed):
                 self._station.pass_on()
                 return self._kept(answer)
+            self._unanswered = answer is None
             if armed or not self._link.tracking:
                 if self._station.is_surplus():
                     return None
@@ -160,6 +172,9 @@ class Worker:
         return None
 
     def _claim(self, token: bytes, *, armed: bool) -> Claimed | Nothing:
+        if self._redials != self._station.redials:
+            self._redials = self._station.redials
+            self._link.close()  # it may lead to a server that is no primary any more
         if not self._registered:
             self._register()
         if armed:
@@ -195,6 +210,11 @@ class Worker:
             self._claims.poll(patterns.expand(self._patterns, map(to_text, names)))
             self._refreshed_at = time.monotonic()
 
+    def _warn_of(self, key: bytes) -> None:
+        if key not in self._warned:
+            self._warned.add(key)
+            log.warning("key=%s holds another type than a queue and is passed over", to_text(key))
+
     def _may_have_new_queues(self) -> bool:
         """Return whether Redis has told of a change; where it cannot, after each interval."""
         if self._link.tracking:
@@ -206,16 +226,20 @@ class Worker:
         while held := self._registry.register(
             post.worker, post.owner, post.lease, now=self._clock.now()
         ):
-            log.warning("worker=%s takes over the id of %s", post.worker, held.owner)
-            self._registry.recover(held, INNOCENT)
+            account = f"worker {post.worker} has the id of a process that is gone: {held.owner}"
+            log.warning("%s", account)
+            finding = Finding(Blame.HOST, bool(held.token), account)
+            ruling = verdict(held, finding, self._jobs, now=self._clock.now())
+            self._registry.recover(held, ruling)
         self._registered = True
 
     def _recover_own_slot(self) -> None:
         """Put back a job that Redis says is ours and of which we know nothing."""
         held = self._registry.held(str(self._post.worker))
-        log.warning("worker=%s finds an unknown job in its slot", self._post.worker)
-        self._registry.recover(held, INNOCENT)
-        self._registered = False
+        if held.token:
+            log.warning("worker=%s finds an unknown job in its slot", self._post.worker)
+            self._registry.recover(held, INNOCENT)
+            self._registered = False
 
     def _leave(self) -> None:
         """Unregister, if Redis answers; if it does not, the clerk or another master will do it."""
@@ -260,8 +284,8 @@ class Worker:
         if settled.lost:
             log.warning("worker=%s: its job was recovered by others meanwhile", self._post.worker)
             self._registered = False
-        if settled.bad_key:
-            log.warning("key=%s holds another type and was skipped", to_text(settled.bad_key))
+        if self._claims.skipped:
+            self._warn_of(self._claims.skipped)
         if settled.next is Nothing.UNREGISTERED:
             self._registered = False
         return self._kept(settled.next) if isinstance(settled.next, Claimed) else None

@@ -10,9 +10,9 @@ HOST_LIMIT = 10  # the same for deaths of whole hosts, which a job rarely causes
 class Blame(StrEnum):
     """What a worker died of, as far as its job is concerned."""
 
-    NOBODY = "nobody"  # drained, orphaned, or killed before its job began
+    NOBODY = "nobody"  # it was drained, or killed before its job began
     JOB = "job"  # it died while the job ran
-    HOST = "host"  # its master's lease ran out
+    HOST = "host"  # its master is gone as well, which is rarely a job's doing
     LIMIT = "limit"  # it was killed because the job was stuck or over its time limit
 
 
@@ -26,10 +26,10 @@ class Sentence:
 
 
 def sentence(blame: Blame, *, once: bool) -> Sentence:
-    """Return what becomes of a job; `once` is for jobs that must not run a second time."""
+    """Return what becomes of a job; `once` is for one that has begun and must not run again."""
     match blame:
         case Blame.NOBODY:
-            return Sentence(counted=False, limit=CRASH_LIMIT, fail=False)
+            return Sentence(counted=False, limit=CRASH_LIMIT, fail=once)
         case Blame.JOB:
             return Sentence(counted=True, limit=CRASH_LIMIT, fail=once)
         case Blame.HOST:

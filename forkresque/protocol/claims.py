@@ -46,6 +46,12 @@ class Claimed:
     raw: bytes
     suspect: bool
 
+    @property
+    def number(self) -> int:
+        """Return the number at the end of the token, which is the claim's of its worker."""
+        digits = self.token.rpartition(b".")[2]
+        return int(digits) if digits.isdigit() else 0
+
 
 class Nothing(StrEnum):
     """Why a claim brought no job."""
@@ -75,7 +81,6 @@ class Settled:
 
     lost: bool
     next: Claimed | Nothing
-    bad_key: bytes = b""
 
 
 class Tokens:
@@ -97,6 +102,7 @@ class Claims:
         self._link = link
         self._keys = keys
         self._worker = worker
+        self.skipped = b""  # a key that the last answer had to do without, for its type
         self._slot_keys: dict[str, Value | Varying] = {
             "slot": keys.slot(str(worker)),
             "record": keys.worker(str(worker)),
@@ -154,7 +160,8 @@ class Claims:
         Sending it again with the same token brings the same job.
         """
         call = self._claim.fill(token, record_head(self._worker.name, int(now)))
-        return _claimed(token, *self._link.call(call, armed=armed)[:4])
+        *answer, self.skipped = self._link.call(call, armed=armed)
+        return _claimed(token, *answer)
 
     def settle(
         self,
@@ -189,7 +196,8 @@ class Claims:
             raise BadKey(f"{to_text(answer[1])} holds another type; {outcome} must wait")
         if answer[0] == b"LOST":
             return Settled(lost=True, next=Nothing.UNASKED)
-        return Settled(lost=False, next=_claimed(next_token, *answer[2:6]), bad_key=answer[1])
+        self.skipped = answer[1]
+        return Settled(lost=False, next=_claimed(next_token, *answer[2:6]))
 
     def _place(self, job: Claimed, outcome: Outcome, due: int) -> dict[str, Value]:
         delayed = outcome is Outcome.RETRY

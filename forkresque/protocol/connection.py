@@ -139,6 +139,7 @@ class Link:
         self._connection: Any = pool.connection_class(**pool.connection_kwargs)
         self._wants_tracking = tracking
         self.tracking = False  # whether Redis agreed
+        self.asked = 0  # questions so far
         self._pushed: set[bytes] = set()
         self._heard: set[bytes] = {FLUSHED}  # whatever was read before this connection is old
 
@@ -216,6 +217,7 @@ class Link:
 
     def _ask(self, packed: bytes, *, armed: bool) -> Any:
         self._connect()
+        self.asked += 1
         connection = self._connection
         try:
             if not (armed and self.tracking):

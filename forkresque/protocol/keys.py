@@ -135,7 +135,7 @@ class Keys:
         return self._key(b"fr:paused")
 
     def suspects(self) -> bytes:
-        """Hash, 72 hours: digest of a payload whose worker died, to the number of deaths."""
+        """Hash: digest of a payload whose worker died, to the number of deaths and the first."""
         return self._key(b"fr:suspects")
 
     def leader(self) -> bytes:

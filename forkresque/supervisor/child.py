@@ -142,9 +142,19 @@ def spawn(
 def _as_seen_by_parent(pid: int, pair: socket.socket, dump: int, seat: Seat) -> Forked:
     with contextlib.suppress(OSError):  # the child does the same; whoever is first
         os.setpgid(pid, pid)
+    try:
+        pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        start = processes.start_of(pid)
+    except OSError:
+        pidfd, start = None, None
+    if start is None:  # out of descriptors, most likely: its death could not be settled
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        pair.close()
+        os.close(dump)
+        raise OSError(f"child {pid} cannot be looked after")
     seat.pid = pid
-    pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
-    return Forked(pid, processes.start_of(pid) or 0, pidfd, pair, dump)
+    return Forked(pid, start, pidfd, pair, dump)
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,10 +134,9 @@ class Children:
         """Signal a child; a kill takes with it what its job has started."""
         pid = self._members[number].forked.pid  # not reaped yet, so the pid is nobody else's
         with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signum)
             if signum == signal.SIGKILL:
                 os.killpg(pid, signum)
-            else:
-                os.kill(pid, signum)
 
     def describe(self, number: int) -> str:
         """Return how logs name a child."""
@@ -186,6 +185,7 @@ class Children:
             signum=max(-code, 0),
             status=max(code, 0),
             working=seat.phase in (Phase.RUN, Phase.SETTLE),
+            claim=seat.claim,
             cut=child.cut,
             fault=child.fault,
             job=seat.title,

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from forkresque.app import Forkresque
-from forkresque.errors import ExitCode, ForkresqueError, RedisRefused, RedisUnavailable
+from forkresque.errors import BadKey, ExitCode, ForkresqueError, RedisRefused, RedisUnavailable
 from forkresque.idle import BEAT
 from forkresque.options import SupervisorOptions
 from forkresque.policy import queues as patterns
@@ -96,6 +96,7 @@ class Clerk:
         set_title("clerk")
         self._board.books.reached_ns = 0
         self._board.books.leads = 0
+        self._board.books.recovered = 0
         send(self._inherited.pair, Ready())
         while not self._may_leave:
             for duty in self._duties():
@@ -130,6 +131,7 @@ class Clerk:
         if duty.due_at > now:
             return
         self._inherited.seat.enter(Phase.RUN, time.monotonic_ns())
+        asked = self._link.asked
         try:
             pause = duty.perform()
         except (RedisUnavailable, RedisRefused) as error:
@@ -137,7 +139,8 @@ class Clerk:
             pause = duty.backoff.next(jitter=os.urandom(1)[0] / 255)
         else:
             duty.backoff.reset()
-            self._in_touch()
+            if self._link.asked != asked:
+                self._in_touch()
         duty.due_at = time.monotonic() + pause
 
     def _in_touch(self) -> None:
@@ -145,6 +148,8 @@ class Clerk:
         if books.reached_ns:
             return
         books.reached_ns = time.monotonic_ns()
+        # What Redis was to tell over the last connection it will not tell over this one.
+        self._sampling.due_at = self._promotion.due_at = time.monotonic()
         if self._has_been_in_touch:
             books.redials += 1  # connections that did not notice may be deaf
         self._has_been_in_touch = True
@@ -153,8 +158,6 @@ class Clerk:
         if isinstance(error, RedisUnavailable):
             self._board.books.reached_ns = 0
             self._link.close()
-            # What Redis was to tell over the old connection it will not tell over the next.
-            self._sampling.due_at = self._promotion.due_at = time.monotonic()
         level = logging.WARNING if duty.backoff.attempts in (0, 20) else logging.DEBUG
         log.log(level, "duty=%s waits for Redis: %s", duty.name, error)
 
@@ -191,9 +194,12 @@ class Clerk:
             self._promotion.due_at = -math.inf
         if self._keys.queues() in pushed:
             self._queues = None
-        self._sampling.due_at = min(
-            self._sampling.due_at, max(time.monotonic(), self._sampled_at + SAMPLE_EVERY)
-        )
+        self._sample_soon()
+
+    def _sample_soon(self) -> None:
+        """Look at the queues again: Redis does not tell us of what we have put there ourselves."""
+        soon = max(time.monotonic(), self._sampled_at + SAMPLE_EVERY)
+        self._sampling.due_at = min(self._sampling.due_at, soon)
 
     # -- the duties --------------------------------------------------------------------------
 
@@ -207,26 +213,37 @@ class Clerk:
         return RENEWAL
 
     def _settle_deaths(self) -> float:
-        while self._deaths:
-            died = self._deaths[0]
-            self._coroner.settle(died)
-            self._deaths.pop(0)
-            self._board.books.recovered += 1
+        for died in list(self._deaths):
+            try:
+                self._coroner.settle(died)
+            except BadKey as error:
+                log.warning("worker=%s waits to be recovered: %s", died.worker, error)
+                continue
+            self._deaths.remove(died)
             send(self._inherited.pair, Settled(died.worker, died.owner))
             self._inherited.seat.enter(Phase.RUN, time.monotonic_ns())
-        return math.inf
+        self._note_recoveries()
+        return 1.0 if self._deaths else math.inf
+
+    def _note_recoveries(self) -> None:
+        if self._board.books.recovered != self._coroner.recovered:
+            self._board.books.recovered = self._coroner.recovered
+            self._sample_soon()
 
     def _look_around(self) -> float:
         since = self._board.books.reached_ns
         reached_for = (time.monotonic_ns() - since) / 1e9 if since else 0.0
         orphans = self._coroner.look_around(reached_for=reached_for)
+        self._note_recoveries()
         return LOOK_AGAIN if orphans else LOOK_EVERY
 
     def _promote(self) -> float:
         before = self._scheduler.state
         result = self._scheduler.step()
         books = self._board.books
-        books.promoted += result.promoted
+        if result.promoted:
+            books.promoted += result.promoted
+            self._sample_soon()
         books.leads = _LEADS[self._scheduler.state]
         if self._scheduler.state is not before:
             set_title("clerk" if self._scheduler.state is Lead.FOLLOW else "clerk leader")

@@ -93,6 +93,8 @@ class ControlServer:
                 hint="set XDG_RUNTIME_DIR to a shorter directory, or give --control PATH",
             )
         self._lock = self._take_lock()
+        if self._path.exists() and not self._path.is_socket():
+            raise ConfigError(f"{self._path} is there already, and is no socket")
         self._path.unlink(missing_ok=True)  # a dead master's; we hold the lock
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         before = os.umask(0o177)

@@ -70,7 +70,6 @@ class Pooled:
         self._footing = (self._pair.fileno(), wakeups.fileno())
         self._files = [os.fstat(number).st_ino for number in self._footing]
         self._lost_footing = False
-        self._redials = board.books.redials
         self._sleepers = select.epoll()
         self._sleepers.register(baton.reader, select.EPOLLIN | select.EPOLLEXCLUSIVE)
         self._sleepers.register(self._pair.fileno(), select.EPOLLIN)
@@ -96,8 +95,14 @@ class Pooled:
         """Return whether a job may be claimed."""
         return not self._board.orders.paused and not self.leaving
 
+    @property
+    def redials(self) -> int:
+        """Return how often the clerk had to connect anew: our connection may be deaf, too."""
+        return int(self._board.books.redials)
+
     def turn(self) -> bool:
         """Sleep until the baton comes; False when it is time to leave."""
+        self._seat.on_call = 0
         while not self.leaving:
             self._seat.enter(Phase.IDLE, time.monotonic_ns())
             ready = dict(self._sleepers.poll(BEAT))
@@ -108,11 +113,13 @@ class Pooled:
                 self._seat.turns += 1
                 # A paused worker drops the baton: the master gives one when all go on.
                 if self._baton.take() and self.open:
+                    self._seat.on_call = 1
                     return True
         return False
 
     def pass_on(self) -> None:
         """Let the next sleeper go on call."""
+        self._seat.on_call = 0
         self._baton.give()
 
     def is_surplus(self) -> bool:
@@ -122,14 +129,19 @@ class Pooled:
             (
                 seat
                 for seat in self._board.taken(Role.WORKER)
-                if seat.phase is Phase.CALL and seat.beat_ns > fresh_ns
+                if seat.on_call and seat.phase is Phase.CALL and seat.beat_ns > fresh_ns
             ),
             None,
         )
         return first is not None and first is not self._seat
 
     def look_round(self) -> None:
-        """Retire a worker whose descriptors a job has closed: their numbers are anybody's now."""
+        """Hear what was said during a job, and see whether it has closed what we stand on.
+
+        A worker whose descriptors are gone retires: their numbers are anybody's now.
+        """
+        if self._wakeups.has_news:
+            self._hear()
         try:
             intact = [os.fstat(number).st_ino for number in self._footing] == self._files
         except OSError:
@@ -145,24 +157,25 @@ class Pooled:
             threading.Event().wait(timeout)
             return True
         poll = select.poll()
-        for number in (self._baton.reader, self._pair.fileno(), self._wakeups.fileno(), fd):
+        numbers = [self._wakeups.fileno(), fd]
+        if not self.orphaned:  # the end of a pair is always readable
+            numbers.append(self._pair.fileno())
+        if self._seat.on_call:  # one baton too many; those of others are not ours to take
+            numbers.append(self._baton.reader)
+        for number in numbers:
             if number is not None and number >= 0:
                 poll.register(number, select.POLLIN)
+        redials = self.redials
         ready = dict(poll.poll(max(0.0, timeout) * 1000))
         heard = self._hear()
         baton = self._baton.reader in ready and self._baton.take()
-        return heard or baton or not self.open or self._redialled()
+        return heard or baton or not self.open or redials != self.redials
 
     def _hear(self) -> bool:
         """Take note of what the master or the kernel says; return whether it said anything."""
         signals = self._wakeups.take()
         self._told_to_leave |= bool(signals & {signal.SIGTERM, signal.SIGQUIT})
         return bool(signals) or bool(receive(self._pair))
-
-    def _redialled(self) -> bool:
-        """Return whether the clerk had to connect anew: then our connection may be deaf."""
-        before, self._redials = self._redials, int(self._board.books.redials)
-        return bool(before != self._redials)
 
 
 class Pulse:

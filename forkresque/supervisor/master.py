@@ -35,9 +35,9 @@ from forkresque.supervisor.child import DUMP, SOFT, Inheritance, freeze_memory
 from forkresque.supervisor.children import Children
 from forkresque.supervisor.clerk import Clerk
 from forkresque.supervisor.control import ControlServer
-from forkresque.supervisor.cores import usable_cores
 from forkresque.supervisor.hand import Pipe, work
 from forkresque.supervisor.identity import Identity
+from forkresque.supervisor.limits import allow_descriptors, usable_cores
 from forkresque.supervisor.messages import (
     BatonWanted,
     Died,
@@ -57,6 +57,7 @@ TICK = 1.0  # the longest sleep, in seconds
 STANDSTILL = 5.0  # a pass that is this much late means that the machine stood still
 REPEAT_GRACE = 2.0  # seconds in which a second TERM is the same TERM: managers signal everybody
 UNSTEADY = 0.02  # seconds until the next look for a baton that was on its way
+_DESCRIPTORS, _OWN_DESCRIPTORS = 3, 64  # open files for each child, and apart from children
 HEADROOM = 64  # seats beyond those wanted at the start, for TTIN
 
 
@@ -87,7 +88,9 @@ class Master:
         self._orders = self._table_of_signals()
         self._wakeups = Wakeups([*self._orders, signal.SIGCHLD])
         self._deaths: dict[tuple[str, str], Died] = {}
-        self._draining_since = math.inf
+        self._first_term_at = math.inf
+        self._interrupted = False
+        self._told_at = -math.inf
         self._dumps_asked = False
         self._ended_by = 0
         self._application_is_broken = False
@@ -98,6 +101,7 @@ class Master:
         self._wakeups.install()
         self._selector.register(self._wakeups.fileno(), selectors.EVENT_READ)
         self._board.orders.started_ns = time.monotonic_ns()
+        allow_descriptors(_DESCRIPTORS * len(self._board.seats) + _OWN_DESCRIPTORS)
         self._control.open()
         freeze_memory()
         queues = ",".join(self._options.queues)
@@ -121,6 +125,7 @@ class Master:
             facts = self._children.facts()
             for action in self._pool.plan(now, facts, late=now < late_until):
                 self._act(action)
+            self._repeat_deaths(now)
             steady = self._look_after_baton()
             self._show()
             pause = min(TICK, max(0.0, self._pool.next_step_at(now, facts) - now))
@@ -195,6 +200,13 @@ class Master:
             self._application_is_broken = True
             self._stop(0.0)
 
+    def _repeat_deaths(self, now: float) -> None:
+        """Tell the clerk again what it has not settled: it may not have listened."""
+        if self._deaths and now - self._told_at > TICK:
+            self._told_at = now
+            for died in self._deaths.values():
+                self._children.tell_all(Kind.CLERK, died)
+
     # -- act ---------------------------------------------------------------------------------
 
     def _act(self, action: Action) -> None:
@@ -265,15 +277,18 @@ class Master:
         }
 
     def _on_term(self) -> None:
-        if time.monotonic() - self._draining_since > REPEAT_GRACE:
+        now = time.monotonic()
+        if now - self._first_term_at > REPEAT_GRACE:
             self._end(signal.SIGTERM)
         else:
+            self._first_term_at = min(self._first_term_at, now)
             self._stop(self._options.shutdown_timeout)
 
     def _on_interrupt(self) -> None:
-        if self._pool.stopping:
+        if self._interrupted:
             self._end(signal.SIGINT)
         else:
+            self._interrupted = True
             self._stop(self._options.shutdown_timeout)
             log.info("another interrupt would cut the jobs in hand")
 
@@ -288,7 +303,6 @@ class Master:
         now = time.monotonic()
         if not self._pool.stopping:
             log.info("draining within=%g", within)
-            self._draining_since = now
         self._pool.stop(now, within)
         self._board.orders.draining = 1
         self._children.tell_all(Kind.WORKER, Wake())
@@ -378,7 +392,7 @@ class Master:
 
 def _seconds(arguments: dict[str, Any], default: float) -> float:
     value = arguments.get("timeout", default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e9:
         raise ConfigError(f"timeout must be a number of seconds, got {value!r}")
     return float(value)
 

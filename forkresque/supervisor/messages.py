@@ -41,7 +41,8 @@ class Interrupted:
 class Died:
     """From the master to the clerk: a worker is gone, and its job is to be brought back.
 
-    `signum` is 0 for a worker that exited, with `status`. `working` says that its job had begun.
+    `signum` is 0 for a worker that exited, with `status`. `working` says that a job had begun,
+    and `claim` which one: the number at the end of its token.
     """
 
     worker: str
@@ -50,6 +51,7 @@ class Died:
     signum: int
     status: int
     working: bool
+    claim: int
     cut: bool
     fault: str
     job: str

@@ -5,22 +5,13 @@ import signal
 from collections.abc import Mapping
 
 from forkresque import processes
-from forkresque.errors import DIRTY_EXIT, InvalidPayload
-from forkresque.jobs import Definition, OnCrash
+from forkresque.errors import DIRTY_EXIT, BadKey
+from forkresque.inquest import Finding, verdict
+from forkresque.jobs import Definition
 from forkresque.policy.pool import Fault
-from forkresque.policy.verdicts import Blame, is_host_lost, sentence
+from forkresque.policy.verdicts import Blame, is_host_lost
 from forkresque.protocol.connection import RedisClock
-from forkresque.protocol.failure import failure_entry
-from forkresque.protocol.payload import parse
-from forkresque.protocol.registry import (
-    LEASE,
-    Held,
-    Owner,
-    Recovery,
-    Registry,
-    Verdict,
-    suspect_field,
-)
+from forkresque.protocol.registry import LEASE, Held, Owner, Recovery, Registry
 from forkresque.supervisor.messages import Died
 
 log = logging.getLogger("forkresque.clerk")
@@ -39,6 +30,7 @@ class Coroner:
         self._jobs = jobs
         self._master = master
         self._misses: dict[str, int] = {}
+        self.recovered = 0  # jobs brought back, or recorded as failed
 
     def settle(self, died: Died) -> Recovery:
         """Settle the death of one of our own workers. Sending it again changes nothing more."""
@@ -47,8 +39,11 @@ class Coroner:
             held = self._registry.held(died.worker)
             if held.owner != died.owner:
                 return Recovery.NONE  # it has left in good order, or its id is somebody else's
+            # A worker that dies in settling may have the next job in its slot, not yet begun.
+            begun = died.working and held.token.rpartition(".")[2] == str(died.claim)
+            blame = _blame(died) if begun else Blame.NOBODY
             name = _NAMES.get(died.blamed, DIRTY_EXIT)
-            result = self._recover(held, _blame(died), account, name=name, dump=died.dump)
+            result = self._recover(held, Finding(blame, begun, account, name, died.dump))
         if result is not Recovery.NONE:
             log.warning("%s; %s", account, _OUTCOMES[result])
         return result
@@ -81,44 +76,25 @@ class Coroner:
                 alive = True
                 continue
             account = f"the master {master} of worker {worker} is gone"
-            blame = Blame.NOBODY if local else Blame.HOST
-            result = self._recover(held, blame, account, heed_lease=not local)
+            try:
+                result = self._recover(
+                    held, Finding(Blame.HOST, bool(held.token), account), heed_lease=not local
+                )
+            except BadKey as error:
+                log.warning("%s; %s", account, error)
+                alive = True
+                continue
             alive |= result is Recovery.ALIVE
             log.warning("%s; %s", account, _OUTCOMES[result])
         if not alive:
             self._registry.forget_master(master)
         return alive
 
-    def _recover(
-        self,
-        held: Held,
-        blame: Blame,
-        account: str,
-        *,
-        name: str = DIRTY_EXIT,
-        dump: tuple[str, ...] = (),
-        heed_lease: bool = False,
-    ) -> Recovery:
-        ruling = sentence(blame, once=self._runs_once(held.raw))
-        entry = failure_entry(
-            raw=held.raw,
-            exception=name,
-            error=account,
-            backtrace=dump,
-            worker=held.worker,
-            queue=held.queue,
-            failed_at=self._clock.now(),
-        )
-        field = suspect_field(held.raw, host=blame is Blame.HOST) if ruling.counted else ""
-        verdict = Verdict(field, ruling.limit, ruling.fail, poison=entry, entry=entry)
-        return self._registry.recover(held, verdict, heed_lease=heed_lease)
-
-    def _runs_once(self, raw: bytes) -> bool:
-        try:
-            definition = self._jobs.get(parse(raw).name)
-        except InvalidPayload:
-            return False
-        return definition is not None and definition.on_crash is OnCrash.FAIL
+    def _recover(self, held: Held, finding: Finding, *, heed_lease: bool = False) -> Recovery:
+        ruling = verdict(held, finding, self._jobs, now=self._clock.now())
+        result = self._registry.recover(held, ruling, heed_lease=heed_lease)
+        self.recovered += result in (Recovery.REQUEUED, Recovery.FAILED, Recovery.POISON)
+        return result
 
 
 _OUTCOMES = {
@@ -134,7 +110,7 @@ _OUTCOMES = {
 def _account(died: Died) -> str:
     """Say what happened, for the log and the failure record."""
     if died.signum:
-        how = f"was killed by {signal.Signals(died.signum).name}"
+        how = f"was killed by {_signal_name(died.signum)}"
     else:
         how = f"exited with status {died.status}"
     doing = f" while performing {died.job}" if died.working and died.job else ""
@@ -142,12 +118,17 @@ def _account(died: Died) -> str:
     return f"worker {died.worker} {how}{doing}{why}"
 
 
+def _signal_name(signum: int) -> str:
+    try:
+        return signal.Signals(signum).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {signum}"
+
+
 def _blame(died: Died) -> Blame:
     if died.blamed in (Fault.STUCK, Fault.OVERDUE):
         return Blame.LIMIT
-    if died.cut or not died.working:
-        return Blame.NOBODY
-    return Blame.JOB
+    return Blame.NOBODY if died.cut else Blame.JOB
 
 
 def _lives(owner: str) -> bool:

@@ -37,10 +37,10 @@ class Wakeups:
         pending, self._pending = self._pending, set()
         return pending
 
-    def wake(self) -> None:
-        """Make `fileno` readable without a signal. May be called from a signal handler."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._writer, b"!")
+    @property
+    def has_news(self) -> bool:
+        """Return whether a signal has come, without asking the kernel."""
+        return bool(self._pending)
 
     def close_in_child(self) -> None:
         """Let go of a parent's wakeups after a fork: its signals are none of ours."""

@@ -25,6 +25,7 @@ RANKS = {
     "jobs": 4,
     "queue": 5,
     "idle": 5,
+    "inquest": 5,
     "performer": 5,
     "app": 6,
     "worker": 6,

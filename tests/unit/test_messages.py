@@ -28,6 +28,7 @@ DIED = Died(
     signum=11,
     status=0,
     working=True,
+    claim=12,
     cut=False,
     fault=Fault.STUCK,
     job="mail.send",
@@ -124,7 +125,9 @@ def test_the_largest_stack_dump_arrives(pair: Pair) -> None:
     line = '  File "' + "x" * 308 + '", line 1'
     dump = tuple([line] * 200)
     assert len("\n".join(dump)) <= 64 * 1024
-    died = Died("w", "o", 1, 9, 0, working=True, cut=False, fault=Fault.STUCK, job="j", dump=dump)
+    died = Died(
+        "w", "o", 1, 9, 0, working=True, claim=3, cut=False, fault=Fault.STUCK, job="j", dump=dump
+    )
 
     assert send(ours, died)
     [heard] = receive(theirs)
@@ -135,4 +138,7 @@ def test_the_largest_stack_dump_arrives(pair: Pair) -> None:
 
 def test_a_death_says_for_which_fault_the_master_killed() -> None:
     assert DIED.blamed is Fault.STUCK
-    assert Died("w", "o", 1, 0, 0, working=False, cut=False, fault="", job="").blamed is Fault.NONE
+    assert (
+        Died("w", "o", 1, 0, 0, working=False, claim=0, cut=False, fault="", job="").blamed
+        is Fault.NONE
+    )

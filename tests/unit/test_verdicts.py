@@ -13,9 +13,11 @@ from forkresque.policy.verdicts import (
 
 
 @pytest.mark.parametrize("once", [False, True])
-def test_a_job_that_nobody_blames_goes_back_uncounted(once: bool) -> None:  # noqa: FBT001
+def test_a_job_that_nobody_blames_goes_back_uncounted_if_it_may_run_again(
+    once: bool,  # noqa: FBT001
+) -> None:
     assert sentence(Blame.NOBODY, once=once) == Sentence(
-        counted=False, limit=CRASH_LIMIT, fail=False
+        counted=False, limit=CRASH_LIMIT, fail=once
     )
 
 

@@ -26,6 +26,7 @@ if held then
   return {"BUSY", string.match(held, "^[^\n]*"), "", 0, ""}
 end
 local taken = take(token)
+if taken.err then return taken end
 if taken[1] == "EMPTY" then
   redis.call("EXISTS", queues)
   local resting = resting_queues()

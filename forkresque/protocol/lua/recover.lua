@@ -7,7 +7,8 @@
 --   expected    the token that the caller saw in the slot, or "" when it was empty
 --   claim       which process carried the id: master, pid and start
 --   heed_lease  "1": do nothing while the master's or the worker's own lease stands
---   suspect     field of `suspects` to raise, or "" when the job is not to blame
+--   suspect     field of `suspects` to raise, or "" when the job is not to blame; it holds the
+--               number of deaths and the second of the first
 --   limit       how many deaths are too many; `remember` is how long, in seconds, they count
 --   policy      "requeue" to the head of `queue`, or "fail"
 --   poison      failure record for the death that was one too many
@@ -24,18 +25,19 @@ if not held then
   forget()
   return {"NONE"}
 end
-if not fits(queue, "list") then return {"BADKEY", queue} end
 if not fits(failed, "list") then return {"BADKEY", failed} end
+if not fits(queue, "list") then policy = "fail" end -- it cannot go back, and must not block others
 
 redis.call("DEL", slot, own_lease) -- the first write frees memory, so a full Redis still recovers
 redis.call("SET", last, "-" .. expected, "EX", 3600)
 local deaths = 0
 if suspect ~= "" then
-  local raised = redis.pcall("HINCRBY", suspects, suspect, 1)
-  if type(raised) == "number" then
-    deaths = raised
-    redis.call("EXPIRE", suspects, remember)
-  end
+  local now, known = tonumber(redis.call("TIME")[1]), redis.pcall("HGET", suspects, suspect)
+  local count, since = string.match(type(known) == "string" and known or "", "^(%d+) (%d+)$")
+  if not count or now - since > tonumber(remember) then count, since = 0, now end
+  deaths = count + 1
+  redis.pcall("HSET", suspects, suspect, deaths .. " " .. since)
+  redis.pcall("EXPIRE", suspects, remember)
 end
 local answer = "REQUEUED"
 if policy == "fail" then

@@ -25,7 +25,9 @@ if not held or not starts(held, token .. "\n") then
   local done = redis.call("GET", last)
   if done ~= token and (next == "" or done ~= "-" .. next) then return {"LOST"} end
   if next == "" or held then return {"ALREADY", "", "NONE"} end
-  return {"ALREADY", bad, unpack(take(next))}
+  local taken = take(next)
+  if taken.err then return taken end
+  return {"ALREADY", bad, unpack(taken)}
 end
 
 local moves = outcome == "RETRY" or outcome == "REQUEUE" or outcome == "RELEASE"
@@ -38,6 +40,7 @@ end
 
 local name, raw = held_job(held)
 local taken = next ~= "" and take(next) or {"NONE"}
+if taken.err then return taken end
 if taken[1] ~= "JOB" then -- else the next claim has overwritten slot and record
   redis.call("DEL", slot, record)
   redis.call("SET", last, token, "EX", 3600)

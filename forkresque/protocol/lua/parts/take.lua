@@ -43,6 +43,9 @@ local function take(token)
     if not resting[name] then
       local raw = redis.pcall("LPOP", KEYS[first_list + i])
       if type(raw) == "table" then
+        -- A queue of another type is passed over. Anything else (a primary that is one no more, a
+        -- missing right) is true of all queues, and an answer of its own.
+        if not starts(raw.err, "WRONGTYPE") then return raw end
         bad = KEYS[first_list + i]
       elseif raw then
         redis.call("SET", slot, token .. "\n" .. #name .. "\n" .. name .. raw)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from forkresque.supervisor.cores import _quotas, usable_cores
+from forkresque.supervisor.limits import _quotas, usable_cores
 
 
 @pytest.mark.parametrize(

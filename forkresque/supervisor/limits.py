@@ -1,8 +1,11 @@
-"""How many cores this process may use, which is not how many the machine has."""
+"""What this process may use: cores, which are not all that the machine has, and descriptors."""
 
 import contextlib
 import os
+import resource
 from pathlib import Path
+
+from forkresque.errors import ConfigError
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -24,3 +27,16 @@ def _quotas(root: Path) -> list[float]:
         period = (root / "cpu" / "cpu.cfs_period_us").read_text()
         found += [int(quota) / int(period)] if int(quota) > 0 else []
     return found
+
+
+def allow_descriptors(needed: int) -> None:
+    """Raise the limit of open files to `needed`, if it is lower. Raises ConfigError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= needed or soft == resource.RLIM_INFINITY:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigError(
+            f"so many workers need {needed} open files, and the limit is {hard}",
+            hint="start fewer workers, or raise the limit: ulimit -Hn",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
