@@ -99,10 +99,10 @@ class Clerk:
         self._board.books.recovered = 0
         send(self._inherited.pair, Ready())
         while not self._may_leave:
-            for duty in self._duties():
-                self._do(duty)
             self._wait()
             self._hear()
+            for duty in self._duties():
+                self._do(duty)
         self._leave()
         return ExitCode.OK
 

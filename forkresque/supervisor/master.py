@@ -192,6 +192,7 @@ class Master:
     def _note_death(self, died: Died, child: Child) -> None:
         """Have the clerk settle it; a clerk that cannot now is told again by its successor."""
         self._deaths[died.worker, died.owner] = died
+        self._told_at = time.monotonic()
         self._pool.unsettled_deaths = len(self._deaths)
         self._children.tell_all(Kind.CLERK, died)
         if died.status == ExitCode.CONFIG and not self._pool.ever_ready:
