@@ -55,6 +55,12 @@ def gate(name: str) -> None:
     ledger().rpush("runs", name)
 
 
+@app.job("once_gate", queue="math", on_crash="fail")
+def once_gate(name: str) -> None:
+    """Be a gate that must not be begun twice."""
+    gate(name)
+
+
 @app.job("boom", queue="math")
 def boom(message: str) -> None:
     """Fail."""
@@ -66,6 +72,13 @@ def die(mark: str) -> None:
     """Tell that it ran, and be killed."""
     ledger().rpush("runs", mark)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.job("killed_by", queue="math")
+def killed_by(signum: int, mark: str) -> None:
+    """Tell that it ran, and end by a signal."""
+    ledger().rpush("runs", mark)
+    os.kill(os.getpid(), signum)
 
 
 @app.job("exit", queue="math")
