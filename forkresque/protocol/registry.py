@@ -5,7 +5,7 @@ is the right to its jobs. What a worker has in hand is in its slot until it sett
 recovers it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -282,14 +282,3 @@ def suspect_field(raw: bytes, *, host: bool = False) -> str:
 
 def _master_of(owner: str) -> str:
     return owner.rsplit(" ", 2)[0]
-
-
-def worker_ids(texts: Iterable[str]) -> list[WorkerId]:
-    """Return ids as `str` gave them, parsed; ids of any other shape are left out."""
-    found = []
-    for text in texts:
-        host, _, rest = text.partition(":")
-        pid, _, queues = rest.partition(":")
-        if pid.isdigit() and queues:
-            found.append(WorkerId(host, int(pid), tuple(queues.split(","))))
-    return found

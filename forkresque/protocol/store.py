@@ -148,10 +148,6 @@ class Store:
         seconds = [at for member in members if (at := second_of(member)) is not None]
         return sum(self._lengths([self.keys.delayed(second) for second in seconds]))
 
-    def delayed_at(self, second: int, start: int, stop: int) -> list[bytes]:
-        """Return the payloads due at `second`, both ends included."""
-        return list(self.client.command("LRANGE", self.keys.delayed(second), start, stop))
-
     def counts(self) -> dict[str, int]:
         """Return how many jobs succeeded (`processed`) and `failed`, ever.
 
