@@ -3,7 +3,7 @@
 import atexit
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -13,6 +13,7 @@ from forkresque.jobs import Definition, OnCrash, define
 from forkresque.options import ClientOptions, resolve
 from forkresque.protocol.connection import Target, masked
 from forkresque.protocol.keys import Keys
+from forkresque.protocol.store import Ack
 from forkresque.queue import Duration, Moment, Queue, seconds
 
 P = ParamSpec("P")
@@ -85,8 +86,9 @@ class Forkresque:
     """The jobs of one application, and the Redis that they go through.
 
     Without `url`: FORKRESQUE_REDIS_URL, REDIS_URL, or redis://localhost:6379/0. `namespace` is
-    the prefix of all keys. `allow_bigint` lets integers beyond 2**53 pass, which JavaScript
-    readers would change.
+    the prefix of all keys. With `ack="replica"` or `"disk"` an enqueue returns only when a replica,
+    or the server's disk, has the job as well. `allow_bigint` lets integers beyond 2**53 pass,
+    which JavaScript readers would change.
     """
 
     def __init__(
@@ -94,10 +96,13 @@ class Forkresque:
         url: str | None = None,
         *,
         namespace: str | None = None,
+        ack: str | None = None,
         allow_bigint: bool = False,
     ) -> None:
         self._options = resolve(
-            ClientOptions, given={"redis": url, "namespace": namespace}, environ=os.environ
+            ClientOptions,
+            given={"redis": url, "namespace": namespace, "ack": ack},
+            environ=os.environ,
         )
         self._allow_bigint = allow_bigint
         self.jobs: dict[str, Definition] = {}
@@ -117,13 +122,13 @@ class Forkresque:
         """Return where Redis is, without the password."""
         return masked(self.url)
 
-    def connect_to(self, *, url: str | None = None, namespace: str | None = None) -> None:
-        """Use another Redis or namespace from now on; None leaves it as it is."""
-        self._options = replace(
-            self._options,
-            redis=url or self._options.redis,
-            namespace=self._options.namespace if namespace is None else namespace,
-        )
+    def connect_to(
+        self, *, url: str | None = None, namespace: str | None = None, ack: str | None = None
+    ) -> None:
+        """Use another Redis, namespace or acknowledgement from now on; None leaves it as it is."""
+        new = {"redis": url or None, "namespace": namespace, "ack": ack}
+        given = asdict(self._options) | {k: v for k, v in new.items() if v is not None}
+        self._options = resolve(ClientOptions, given=given, environ={})
         self.__dict__.pop("queue", None)
 
     @cached_property
@@ -137,7 +142,12 @@ class Forkresque:
             server = embedded.start(embedded.directory_of(url))
             atexit.register(server.close)
             url = server.url
-        return Queue(Target(url).client(), Keys(self.namespace), allow_bigint=self._allow_bigint)
+        return Queue(
+            Target(url).client(),
+            Keys(self.namespace),
+            ack=Ack(self._options.ack),
+            allow_bigint=self._allow_bigint,
+        )
 
     @overload
     def job(self, function: Callable[P, R], /) -> Job[P, R]: ...

@@ -7,6 +7,7 @@
        ├─ InvalidPayload        bytes in Redis that are not a job
        ├─ UnknownJob            a job name that the application does not register
        ├─ AlreadyScheduled      an equal job waits for the same second already
+       ├─ JobLost               a job that others have recovered from its worker meanwhile
        ├─ RedisUnavailable      no answer from Redis (exit 69)
        │  └─ EnqueueUnknown     the answer was lost: the job may be stored; carries the request id
        ├─ RedisRefused          Redis answered with an error, which is named
@@ -67,6 +68,10 @@ class UnknownJob(ForkresqueError):
 
 class AlreadyScheduled(ForkresqueError):
     """An equal job waits for the same second already (asked for with `unique=True`)."""
+
+
+class JobLost(ForkresqueError):
+    """The job in hand is in other hands by now; what this worker does for it no longer counts."""
 
 
 class RedisUnavailable(ForkresqueError):

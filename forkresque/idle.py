@@ -10,6 +10,7 @@ import math
 import os
 import select
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from forkresque.protocol.claims import Nothing
@@ -33,6 +34,10 @@ class Station(Protocol):
         """Return whether the worker should finish."""
 
     @property
+    def footing(self) -> Sequence[int]:
+        """Return the descriptors that this stands on, which no job may close."""
+
+    @property
     def redials(self) -> int:
         """Return how often connections to Redis should have been made anew."""
 
@@ -45,8 +50,8 @@ class Station(Protocol):
     def is_surplus(self) -> bool:
         """Return whether another worker is on call as well, and one of them is enough."""
 
-    def look_round(self) -> None:
-        """Find out what a job has done to the descriptors that this stands on."""
+    def look_round(self, *, fit: bool) -> None:
+        """Hear what was said during a job, after which this process may be unfit for another."""
 
     def rest(self, timeout: float, fd: int | None = None) -> bool:
         """Wait for `fd`, for `timeout` seconds, or for word from outside; return True for word."""
@@ -103,6 +108,7 @@ class Alone:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.leaving = False
         self.redials = 0
+        self.footing = (self._reader, self._writer)
         self._closed = False
 
     @property
@@ -128,8 +134,8 @@ class Alone:
         """Return False: nobody else is there."""
         return False
 
-    def look_round(self) -> None:
-        """Do nothing: whoever runs a lone worker keeps its descriptors together."""
+    def look_round(self, *, fit: bool) -> None:
+        """Do nothing: nobody would replace this process."""
 
     def rest(self, timeout: float, fd: int | None = None) -> bool:
         """Wait for `fd`, for `timeout` seconds, or for `stop`; return True for `stop`."""

@@ -92,6 +92,12 @@ class ClientOptions:
         help="Redis: redis://, rediss://, unix:// or embedded://[DIR].",
     )
     namespace: str = option("resque", help="Prefix of all keys; Resque's own is resque.")
+    ack: str = option(
+        "primary",
+        parse=_one_of("primary", "replica", "disk"),
+        metavar="primary|replica|disk",
+        help="What must have a job before its enqueue returns: also a replica, or the disk.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,25 @@ class SupervisorOptions:
     )
     host_label: str = option(
         "", help="Host part of worker ids, for containers that share a host name."
+    )
+    lease: float = option(
+        30.0,
+        at_least=6,
+        help="Time without word from a host after which others take its jobs; the same on all.",
+    )
+    on_partition: str = option(
+        "continue",
+        parse=_one_of("continue", "stop"),
+        metavar="continue|stop",
+        help="What becomes of jobs in hand when Redis is out of reach and the lease runs out.",
+    )
+    stuck_worker_timeout: float = option(
+        3600.0,
+        at_least=0,
+        help="Time without a ping after which a node-resque worker is removed; 0: never.",
+    )
+    audit: int = option(
+        0, at_least=0, help="How many ends of jobs to keep in the stream fr:audit; 0: none."
     )
     control: str = option(
         "", metavar="PATH", help="Control socket; one master at a time may hold it."

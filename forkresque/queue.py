@@ -20,7 +20,7 @@ from forkresque.protocol.connection import Client
 from forkresque.protocol.failure import Failure, parse_failure
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.payload import PAYLOAD_LIMIT_BYTES, encode_job
-from forkresque.protocol.store import Producer, Request, Store
+from forkresque.protocol.store import Ack, Producer, Request, Store
 
 ENQUEUE_TIMEOUT = 5.0  # seconds for which an enqueue is tried again before it raises
 
@@ -55,8 +55,15 @@ def epoch(moment: Moment) -> float:
 class Queue:
     """The queues of one namespace, for producers and for those who look."""
 
-    def __init__(self, client: Client, keys: Keys, *, allow_bigint: bool = False) -> None:
-        self.store = Store(client, keys)
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        *,
+        ack: Ack = Ack.PRIMARY,
+        allow_bigint: bool = False,
+    ) -> None:
+        self.store = Store(client, keys, ack=ack)
         self._allow_bigint = allow_bigint
         self._local = _Producers()
 

@@ -13,6 +13,8 @@ log = logging.getLogger("forkresque.scheduler")
 
 TERM = 15.0  # seconds the lead lasts without being renewed
 RENEWAL = 5.0
+SWEEP_EVERY = 60.0  # seconds between searches for stray buckets
+_SWEEP_PAUSE = 0.05  # seconds between two pages of a search, to leave Redis to others
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +33,23 @@ class Scheduler:
     knowing it moves nothing.
     """
 
-    def __init__(self, delayed: Delayed, *, name: str, interval: float = 1.0) -> None:
+    def __init__(
+        self,
+        delayed: Delayed,
+        *,
+        name: str,
+        interval: float = 1.0,
+        sweep_every: float = SWEEP_EVERY,
+    ) -> None:
         self._delayed = delayed
-        self._token = f"{name}:{secrets.token_hex(8)}"
+        self.token = f"{name}:{secrets.token_hex(8)}"
         self._interval = interval
         self._renew_at = -math.inf
         self._state = Leadership(Lead.FOLLOW)
         self._passed_over: set[int] = set()
+        self._sweep_every = sweep_every
+        self._sweep_at = -math.inf
+        self._cursor = 0
 
     @property
     def state(self) -> Lead:
@@ -58,17 +70,18 @@ class Scheduler:
                 return Pass(promoted, 0.0)
             if self.state is not Lead.PROMOTE:
                 return Pass(0, 0.0)
+        self._sweep()
         return Pass(0, self._until_next())
 
     def resign(self) -> None:
         """Give up the lead, so that another scheduler need not wait for it to run out."""
         self._state, self._renew_at = Leadership(Lead.FOLLOW), -math.inf
-        self._delayed.resign(self._token)
+        self._delayed.resign(self.token)
 
     def _renew(self) -> None:
         if time.monotonic() < self._renew_at:
             return
-        before, self._state = self._state, self._delayed.lead(self._token, term=TERM)
+        before, self._state = self._state, self._delayed.lead(self.token, term=TERM)
         self._renew_at = time.monotonic() + RENEWAL
         if self._state.state is not before.state:
             holder = f" holder={self._state.holder}" if self._state.holder else ""
@@ -77,7 +90,7 @@ class Scheduler:
     def _promote(self, second: int) -> int:
         try:
             jobs = self._delayed.batch(second)
-            result = self._delayed.promote(second, jobs, token=self._token)
+            result = self._delayed.promote(second, jobs, token=self.token)
         except BadKey as error:
             if second not in self._passed_over:
                 log.error("second=%s is passed over: %s", second, error)  # noqa: TRY400
@@ -88,12 +101,26 @@ class Scheduler:
             self._state, self._renew_at = Leadership(Lead.FOLLOW), -math.inf
         return result.moved
 
+    def _sweep(self) -> None:
+        """Look at one page of all keys for buckets that are not in the schedule; adopt those.
+
+        Ruby's resque-scheduler writes bucket and schedule by two commands and can die between.
+        """
+        now = time.monotonic()
+        if now < self._sweep_at:
+            return
+        self._cursor, strays = self._delayed.strays(self._cursor)
+        for second in strays:
+            if self._delayed.adopt(second):
+                log.warning("second=%s had jobs and was not in the schedule; it is now", second)
+        self._sweep_at = now + (_SWEEP_PAUSE if self._cursor else self._sweep_every)
+
     def _until_next(self) -> float:
         """Return for how long there is nothing to do, unless the schedule changes.
 
         Where Redis does not tell of a change that is one interval, else until the next second.
         """
-        pause = max(0.0, self._renew_at - time.monotonic())
+        pause = max(0.0, min(self._renew_at, self._sweep_at) - time.monotonic())
         second = self._delayed.next_second()
         if second is not None:
             left = second - self._delayed.clock.now()

@@ -79,6 +79,7 @@ class Books(_Block):
     redials = _word(4, "Raised when connections to Redis should be made anew.")
     promoted = _word(5, "Delayed jobs promoted.")
     recovered = _word(6, "Jobs of dead workers brought back or failed.")
+    trusted_ns = _word(7, "Monotonic time until which no other host takes our jobs, 0: not known.")
 
 
 class Seat(_Block):

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -20,6 +21,7 @@ from typing import TypeVar
 from setproctitle import setproctitle
 
 from forkresque import processes
+from forkresque.aftermath import Aftermath
 from forkresque.errors import RedisRefused, RedisUnavailable
 from forkresque.idle import Alone, Bell, Station
 from forkresque.inquest import Finding, verdict
@@ -32,12 +34,11 @@ from forkresque.protocol.claims import Claimed, Claims, Nothing, Outcome, Tokens
 from forkresque.protocol.connection import Link, RedisClock, Target
 from forkresque.protocol.keys import Keys, to_text
 from forkresque.protocol.payload import digest
-from forkresque.protocol.registry import LEASE, Lease, Owner, Registry, Verdict
+from forkresque.protocol.registry import Lease, Owner, Registry, Verdict
 from forkresque.scoreboard import Phase, Role, Scoreboard, Seat
 
 log = logging.getLogger("forkresque.worker")
 
-RENEWAL = 5.0  # seconds between two renewals of a lease
 T = TypeVar("T")
 
 
@@ -72,14 +73,14 @@ def host_label(configured: str = "") -> str:
 class Worker:
     """One worker, in the process and thread that call `run`.
 
-    `queues` are names or patterns by priority; `interval` is in seconds, for servers that cannot
-    tell of new jobs. Without a `station`, the worker stands alone: it keeps its own lease and
-    runs until `stop`.
+    `target` is Redis' URL. `queues` are names or patterns by priority; `interval` is in seconds,
+    for servers that cannot tell of new jobs; `audit` is how many ends of jobs to keep a record of.
+    Without a `station`, the worker stands alone: it keeps its own lease and runs until `stop`.
     """
 
     def __init__(
         self,
-        url: str,
+        target: Target | str,
         jobs: Mapping[str, Definition],
         *,
         queues: Sequence[str] = ("*",),
@@ -89,8 +90,9 @@ class Worker:
         station: Station | None = None,
         seat: Seat | None = None,
         titled: Callable[[str], None] = lambda _doing: None,
+        audit: int = 0,
     ) -> None:
-        self._target = Target(url)
+        self._target = Target(target) if isinstance(target, str) else target
         self._jobs = jobs
         self._keys = Keys(namespace)
         self._patterns = tuple(queues)
@@ -103,9 +105,13 @@ class Worker:
         self._pid = os.getpid()
         self._link = self._target.link(tracking=True)
         self._claims = Claims(
-            self._link, self._keys, self._post.worker, master=self._post.lease.master
+            self._link,
+            self._keys,
+            self._post.worker,
+            master=self._post.lease.master,
+            audit=audit,
         )
-        self._registry = Registry(self._link, self._keys)
+        self._registry = Registry(self._link, self._keys, audit=audit)
         self._clock = RedisClock(self._link)
         self._bell = Bell(self._link, self._keys, master=self._post.lease.master, interval=interval)
         self._tokens = Tokens(self._post.nonce)
@@ -125,11 +131,12 @@ class Worker:
             keeper = LeaseKeeper(self._target, self._keys, self._post)
         try:
             self._ask(self._register)
-            while not self._station.leaving:
-                job = self._await_job()
-                while job is not None:
-                    job = self._carry_out(job)
-            self._leave()
+            with closing(Aftermath(self._link.parts(), footing=self._station.footing)) as aftermath:
+                while not self._station.leaving:
+                    job = self._await_job()
+                    while job is not None:
+                        job = self._carry_out(job, aftermath)
+                self._leave()
         finally:
             if keeper is not None:
                 keeper.stop()
@@ -254,10 +261,16 @@ class Worker:
 
     # -- a job in hand -----------------------------------------------------------------------
 
-    def _carry_out(self, job: Claimed) -> Claimed | None:
+    def _carry_out(self, job: Claimed, aftermath: Aftermath) -> Claimed | None:
         """Perform and settle `job`; return the next one, if it came along."""
+        connection = self._link.socket
+        aftermath.begin(connection)
         ended = self.performer.perform(job)
-        self._station.look_round()
+        if fault := aftermath.clear():
+            log.warning("worker=%s after job=%s: %s", self._post.worker, self._seat.title, fault)
+            if connection is self._link.socket and not aftermath.holds_connection:
+                self._link.abandon()
+        self._station.look_round(fit=not fault)
         log.debug("job=%s queue=%s outcome=%s", self._seat.title, job.queue, ended.outcome)
         return self._settle(job, ended)
 
@@ -350,13 +363,12 @@ class LeaseKeeper:
         self._link.close()
 
     def _run(self) -> None:
-        while not self._stopped.wait(RENEWAL):
+        lease = self._post.lease
+        while not self._stopped.wait(lease.renewal):
             try:
-                self._registry.beat(
-                    self._post.lease, [self._post.worker], now=self._clock.now(), term=LEASE
-                )
+                self._registry.beat(lease, [self._post.worker], now=self._clock.now())
             except (RedisUnavailable, RedisRefused) as error:
-                log.warning("lease of %s was not renewed: %s", self._post.lease.master, error)
+                log.warning("lease of %s was not renewed: %s", lease.master, error)
 
 
 def set_title(text: str) -> None:

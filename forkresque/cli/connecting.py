@@ -25,7 +25,11 @@ def nameless(session: Session) -> Forkresque:
 
 
 def _addressed(app: Forkresque, session: Session) -> Forkresque:
-    app.connect_to(url=session.chosen("redis"), namespace=session.chosen("namespace"))
+    app.connect_to(
+        url=session.chosen("redis"),
+        namespace=session.chosen("namespace"),
+        ack=session.chosen("ack"),
+    )
     return app
 
 

@@ -34,6 +34,7 @@ class Fault(StrEnum):
     STUCK = "its job gave no sign of life"
     OVERDUE = "its job went on after its time limit"
     CUT = "the time to finish was over"
+    CUT_OFF = "this host is cut off from Redis, and others may start its job"
     BOOKS = "it did not finish its books in time"
 
 
@@ -195,7 +196,7 @@ class Pool:
         child = self.children.pop(seat)
         if not child.ready and not child.dismissed:
             self.births[child.kind].failed(now, jitter=jitter)
-        self.cuts += child.cut
+        self.cuts += child.cut and child.fault is not Fault.CUT_OFF
         self._close_books(now)
         return child
 
@@ -218,10 +219,18 @@ class Pool:
         """Return the children of one kind."""
         return [child for child in self.children.values() if child.kind is kind]
 
-    def plan(self, now: float, facts: Mapping[int, Facts], *, late: bool = False) -> list[Action]:
+    def plan(
+        self,
+        now: float,
+        facts: Mapping[int, Facts],
+        *,
+        late: bool = False,
+        cut_off: bool = False,
+    ) -> list[Action]:
         """Return the steps that bring the pool nearer to what is wanted.
 
-        `late` says that this machine stood still: then silence proves nothing.
+        `late` says that this machine stood still: then silence proves nothing. `cut_off` says that
+        jobs in hand have to stop, because other hosts may take them.
         """
         actions: list[Action] = [*self._spawns(now), *self._dismissals(facts)]
         for child in self.children.values():
@@ -229,6 +238,8 @@ class Pool:
             if not late:
                 actions += self._judge(child, seen, now)
             actions += self._interruptions(child, seen, now)
+            if cut_off or child.fault is Fault.CUT_OFF:
+                actions += self._withdraw(child, seen, now)
             actions += self._kill(child, seen, now)
         return actions
 
@@ -314,8 +325,19 @@ class Pool:
             child.interrupted = seen.epoch
             yield Interrupt(child.seat, seen.epoch, overdue=not cut)
 
+    def _withdraw(self, child: Child, seen: Facts, now: float) -> Iterable[Interrupt]:
+        """Stop a job in hand; its worker lives on if the job obeys."""
+        if seen.doing is Doing.RUN:
+            if not child.fault:
+                child.fault, child.kill_at = Fault.CUT_OFF, min(child.kill_at, now + ABORT_GRACE)
+                child.interrupted = seen.epoch
+                yield Interrupt(child.seat, seen.epoch, overdue=False)
+        elif child.fault is Fault.CUT_OFF and not child.killed and now < self.abort_at:
+            child.fault, child.kill_at = Fault.NONE, math.inf
+
     def _kill(self, child: Child, seen: Facts, now: float) -> Iterable[Kill]:
         if now >= child.kill_at and not child.killed:
             child.killed = True
-            child.cut |= child.fault is Fault.CUT and seen.doing in (Doing.RUN, Doing.SETTLE)
+            cut = child.fault in (Fault.CUT, Fault.CUT_OFF)
+            child.cut |= cut and seen.doing in (Doing.RUN, Doing.SETTLE)
             yield Kill(child.seat, child.fault)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from itertools import count
 from typing import Any
 
-from forkresque.errors import BadKey
+from forkresque.errors import BadKey, JobLost
 from forkresque.protocol.canonical import encode
 from forkresque.protocol.connection import Link
 from forkresque.protocol.keys import Keys, to_bytes, to_text
@@ -98,10 +98,13 @@ class Tokens:
 class Claims:
     """The slot of one worker, over its own connection."""
 
-    def __init__(self, link: Link, keys: Keys, worker: WorkerId, *, master: str) -> None:
+    def __init__(
+        self, link: Link, keys: Keys, worker: WorkerId, *, master: str, audit: int = 0
+    ) -> None:
         self._link = link
         self._keys = keys
         self._worker = worker
+        self._locks: dict[bytes, bytes] = {}  # of the job in hand: key to value
         self.skipped = b""  # a key that the last answer had to do without, for its type
         self._slot_keys: dict[str, Value | Varying] = {
             "slot": keys.slot(str(worker)),
@@ -121,6 +124,8 @@ class Claims:
             "failures_by": keys.stat("failed", worker.name),
             "failed": keys.failed(),
             "schedule": keys.schedule(),
+            "audit": keys.audit(),
+            "keep": audit,
         }
         self.poll(())
 
@@ -141,6 +146,8 @@ class Claims:
         self._settle = self._prepare_settle(target=slot, timestamps=slot, second=0)
 
     def _prepare_settle(self, **place: Value) -> Prepared:
+        lists: Any = self._lists["list"]
+        held = [self._keys.locks(str(self._worker)), *self._locks] if self._locks else []
         return load("settle").prepare(
             token=VARYING,
             outcome=VARYING,
@@ -151,7 +158,7 @@ class Claims:
             **place,
             **self._slot_keys,
             **self._settle_keys,
-            **self._lists,
+            **(self._lists | {"list": [*lists, *held]}),
         )
 
     def claim(self, token: bytes, *, now: float, armed: bool = False) -> Claimed | Nothing:
@@ -180,7 +187,7 @@ class Claims:
         changes nothing more. Raises BadKey, with nothing changed, if the job cannot go there.
         """
         prepared = self._settle
-        if outcome in (Outcome.RETRY, Outcome.REQUEUE, Outcome.RELEASE):
+        if self._locks or outcome in (Outcome.RETRY, Outcome.REQUEUE, Outcome.RELEASE):
             prepared = self._prepare_settle(**self._place(job, outcome, due))
         answer = self._link.call(
             prepared.fill(
@@ -194,10 +201,49 @@ class Claims:
         )
         if answer[0] == b"BADKEY":
             raise BadKey(f"{to_text(answer[1])} holds another type; {outcome} must wait")
+        self._locks.clear()
         if answer[0] == b"LOST":
             return Settled(lost=True, next=Nothing.UNASKED)
         self.skipped = answer[1]
         return Settled(lost=False, next=_claimed(next_token, *answer[2:6]))
+
+    def take_lock(self, job: Claimed, lock: bytes, seconds: int, *, now: float) -> bool:
+        """Take a job lock for as long as `job` is in hand, at most `seconds`.
+
+        Returns False when another holds it. Whatever ends the claim frees the lock: settle, or
+        recovery when this worker is gone. Raises JobLost if the job is not in hand any more. The
+        value begins with an epoch second, as node-resque's does; see lua/lock_take.lua.
+        """
+        value = self._locks.get(lock) or b"%d.%b" % (int(now) + seconds + 1, job.token)
+        self._locks[lock] = value  # before the question: its answer may get lost
+        taken = self._link.call(
+            load("lock_take").pack(
+                lock=lock,
+                locks=self._keys.locks(str(self._worker)),
+                slot=self._keys.slot(str(self._worker)),
+                token=job.token,
+                value=value,
+                seconds=seconds,
+            )
+        )
+        if taken != 1:
+            del self._locks[lock]
+        if taken < 0:
+            raise JobLost(f"the job on queue {job.queue} is in other hands by now")
+        return bool(taken)
+
+    def drop_lock(self, lock: bytes) -> bool:
+        """Free a job lock before the job ends; return False if it was not ours any more."""
+        value = self._locks.get(lock)
+        if value is None:
+            return False
+        dropped = self._link.call(
+            load("lock_drop").pack(
+                lock=lock, locks=self._keys.locks(str(self._worker)), value=value
+            )
+        )
+        del self._locks[lock]
+        return bool(dropped)
 
     def _place(self, job: Claimed, outcome: Outcome, due: int) -> dict[str, Value]:
         delayed = outcome is Outcome.RETRY

@@ -5,6 +5,7 @@ so lose a job; our callers ask again with the same token instead. A connection i
 anything goes wrong between a question and its answer, so no answer is ever read by the next.
 """
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ _ELSEWHERE = (ReadOnlyError, ClusterDownError)
 _REFUSALS = (ResponseError, AuthenticationError, AuthorizationError)
 _TROUBLE = (RedisError, OSError)
 
+_PARTS = ("connect", "disconnect", "send_packed_command", "read_response", "can_read")
 _CACHING = pack("CLIENT", "CACHING", "YES")  # track what the next command reads
 
 FLUSHED = b""  # stands for "every key" among the keys that a push names
@@ -187,10 +189,25 @@ class Link:
         keys, self._pushed = self._pushed, set()
         return keys
 
+    @property
+    def socket(self) -> socket.socket | None:
+        """The socket, or None while there is no connection."""
+        sock: socket.socket | None = self._connection._sock  # noqa: SLF001 - there is no public way
+        return sock
+
     def fileno(self) -> int | None:
         """Return the socket's descriptor, or None while there is no connection."""
-        sock = self._connection._sock  # noqa: SLF001 - redis-py offers no public way
-        return None if sock is None else sock.fileno()
+        return None if self.socket is None else self.socket.fileno()
+
+    def parts(self) -> list[tuple[object, str]]:
+        """Return the methods of redis-py that this stands on: who patches them, breaks it."""
+        return [(type(self._connection), name) for name in _PARTS]
+
+    def abandon(self) -> None:
+        """Forget a connection whose descriptor was closed: the number is somebody else's now."""
+        if self.socket is not None:
+            self.socket.detach()
+        self.close()
 
     def close(self) -> None:
         """Close the connection. The next call opens it again."""
@@ -250,6 +267,19 @@ class Client:
                 return _exchange(connection, call.by_digest)
             except NoScriptError:
                 return _exchange(connection, call.by_source)
+
+    def call_then(self, call: Call, *words: Scalar) -> tuple[Any, Any]:
+        """Call a script, then send a command over the same connection; return both answers.
+
+        That of the command may be an error. Raises RedisUnavailable or RedisRefused.
+        """
+        with self._connection() as connection:
+            try:
+                answer = _exchange(connection, call.by_digest)
+            except NoScriptError:
+                answer = _exchange(connection, call.by_source)
+            connection.send_packed_command([pack(*words)])
+            return answer, _answer(connection)
 
     def command(self, *words: Scalar) -> Any:
         """Send one command. Raises RedisUnavailable or RedisRefused."""

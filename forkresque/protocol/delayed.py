@@ -13,6 +13,7 @@ from forkresque.protocol.payload import parse
 from forkresque.protocol.script import load
 
 BATCH = 100  # the most that one script moves
+PAGE = 1000  # keys that one step of a search looks at
 FOREIGN_TERM = 180  # seconds; what Ruby and node give their own scheduler locks
 
 
@@ -48,6 +49,14 @@ class Promotion:
     moved: int
     left: int
     fenced: bool = False
+
+
+class Tick(StrEnum):
+    """What came of enqueueing for one moment of a recurring schedule."""
+
+    OK = "OK"
+    SEEN = "SEEN"  # this moment or a later one was carried out before
+    FENCED = "FENCED"  # another scheduler leads
 
 
 class Delayed:
@@ -155,6 +164,49 @@ class Delayed:
             after = self.promote(second, rest, token=token)
             return replace(after, moved=after.moved + answer[1])
         return Promotion(answer[1], answer[2])
+
+    def tick(self, name: str, moment: int, queue: str, payload: bytes, *, token: str) -> Tick:
+        """Enqueue `payload` for one moment of a recurring schedule, once. See lua/tick.lua."""
+        answer = self._link.call(
+            load("tick").pack(
+                leader=self._keys.leader(),
+                cron=self._keys.cron(name),
+                queues=self._keys.queues(),
+                queue=self._keys.queue(queue),
+                token=token,
+                moment=moment,
+                name=queue,
+                payload=payload,
+            )
+        )
+        if answer[0] == b"BADKEY":
+            raise BadKey(f"{to_text(answer[1])} holds another type; {name} cannot be enqueued")
+        return Tick(answer[0].decode())
+
+    def strays(self, cursor: int) -> tuple[int, list[int]]:
+        """Look at one page of all keys; return the next cursor, 0 at the end, and stray seconds.
+
+        A second is stray when it has jobs and is not in the schedule, so that nobody would look.
+        """
+        pattern = self._keys.delayed_family()
+        after, found = self._link.command("SCAN", cursor, "MATCH", pattern, "COUNT", PAGE)
+        seconds = [at for key in found if (at := self._keys.delayed_second(key)) is not None]
+        if not seconds:
+            return int(after), []
+        scores = self._link.command("ZMSCORE", self._keys.schedule(), *seconds)
+        return int(after), [at for at, score in zip(seconds, scores, strict=True) if score is None]
+
+    def adopt(self, second: int) -> bool:
+        """Put a stray second into the schedule; return False if it was no stray any more."""
+        return bool(
+            self._link.call(
+                load("adopt_bucket").pack(
+                    schedule=self._keys.schedule(),
+                    bucket=self._keys.delayed(second),
+                    second=second,
+                )
+            )
+        )
 
     def _foreign_locks(self) -> list[bytes]:
         return [self._keys.node_leader(), self._keys.node_master(), self._keys.ruby_master()]

@@ -51,6 +51,14 @@ class Keys:
         """List: failure records, newest last."""
         return self._key(b"failed")
 
+    def delayed_family(self) -> bytes:
+        """Return a pattern for SCAN that matches every `delayed`, and little else."""
+        return re.sub(rb"([*?\[\]\\])", rb"\\\1", self._key(b"delayed:")) + b"*"
+
+    def delayed_second(self, key: bytes) -> int | None:
+        """Return the second of a key that `delayed_family` matches; None for what is no bucket."""
+        return second_of(key.removeprefix(self._key(b"delayed:")))
+
     def schedule(self) -> bytes:
         """Sorted set: every second at which something is due, member and score alike."""
         return self._key(b"delayed_queue_schedule")
@@ -138,6 +146,18 @@ class Keys:
         """Hash: digest of a payload whose worker died, to the number of deaths and the first."""
         return self._key(b"fr:suspects")
 
+    def locks(self, worker_id: str) -> bytes:
+        """Hash with a TTL: the job locks that a worker holds, key to value."""
+        return self._key(b"fr:locks", to_bytes(worker_id))
+
+    def audit(self) -> bytes:
+        """Stream, if wanted: one entry for each settle and each recovery."""
+        return self._key(b"fr:audit")
+
+    def proto(self) -> bytes:
+        """String: the highest protocol number of those who keep this namespace."""
+        return self._key(b"fr:proto")
+
     def leader(self) -> bytes:
         """String with a TTL: the one forkresque scheduler that leads."""
         return self._key(b"fr:leader")
@@ -145,6 +165,10 @@ class Keys:
     def epoch(self) -> bytes:
         """Counter: how often the lead has changed."""
         return self._key(b"fr:epoch")
+
+    def cron(self, name: str) -> bytes:
+        """String: the last moment for which a recurring schedule has enqueued, epoch seconds."""
+        return self._key(b"fr:cron", to_bytes(name))
 
     def producer(self, producer_id: str) -> bytes:
         """String, ten minutes: the last request of one producer that was carried out."""

@@ -12,11 +12,15 @@ from enum import StrEnum
 from forkresque.errors import BadKey, RedisRefused
 from forkresque.protocol.claims import WorkerId
 from forkresque.protocol.connection import Caller
+from forkresque.protocol.failure import parse_failure
+from forkresque.protocol.foreign import is_cleaning_of
 from forkresque.protocol.keys import Keys, to_text
 from forkresque.protocol.payload import digest, ping, ruby_second
 from forkresque.protocol.script import load
 
+PROTOCOL = 1  # raised when older ones could not work beside us on one namespace
 LEASE = 30.0  # seconds a master's right to its workers' jobs lasts without being renewed
+SHORTEST_LEASE = 6.0
 PING_TTL = 60  # seconds; below every sane limit for stuck workers, so nobody prunes us
 REMEMBER_DEATHS = 72 * 3600
 _BATCH = 100
@@ -24,10 +28,16 @@ _BATCH = 100
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A master's id, and the value that says which process it is."""
+    """A master's id, the value that says which process it is, and its term in seconds."""
 
     master: str
     value: str
+    term: float = LEASE
+
+    @property
+    def renewal(self) -> float:
+        """Return the seconds between two renewals."""
+        return min(5.0, self.term / 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +60,19 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a worker's slot and owner key held when somebody looked; `token` is "" for no job."""
+    """What a worker's slot and owner key held when somebody looked; `token` is "" for no job.
+
+    `locks` are the keys of its job locks. `foreign` says that a foreign tool has put this very
+    job into the failed list when it removed the worker.
+    """
 
     worker: str
     owner: str
     token: str
     queue: str
     raw: bytes
+    locks: tuple[bytes, ...] = ()
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +96,36 @@ class Recovery(StrEnum):
     REQUEUED = "REQUEUED"
     FAILED = "FAILED"
     POISON = "POISON"
+    FOREIGN = "FOREIGN"  # a foreign tool has recorded it as failed already
     NONE = "NONE"
     ALIVE = "ALIVE"
     CHANGED = "CHANGED"
 
 
-class Registry:
-    """The workers of one namespace."""
+class Cleaning(StrEnum):
+    """What came of an attempt to clean up after a worker of node-resque."""
 
-    def __init__(self, caller: Caller, keys: Keys) -> None:
+    CLEANED = "CLEANED"
+    ALIVE = "ALIVE"
+    OURS = "OURS"
+    FENCED = "FENCED"
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """A worker's ping and record, as they stand in Redis; `record` is empty for an idle one."""
+
+    ping: bytes
+    record: bytes
+
+
+class Registry:
+    """The workers of one namespace. `audit` is how many entries to keep in the audit stream."""
+
+    def __init__(self, caller: Caller, keys: Keys, *, audit: int = 0) -> None:
         self._caller = caller
         self._keys = keys
+        self._audit = audit
 
     def register(self, worker: WorkerId, owner: Owner, lease: Lease, *, now: float) -> Held | None:
         """Make `worker` known. Return what must be recovered first, or None when it is done."""
@@ -116,11 +151,15 @@ class Registry:
                     sign=ping(worker.name, ",".join(worker.queues), int(now)),
                     ping_ttl=PING_TTL,
                     lease_value=lease.value,
-                    lease_ms=int(LEASE * 1000),
+                    lease_ms=int(lease.term * 1000),
+                    proto=self._keys.proto(),
+                    protocol=PROTOCOL,
                 )
             )
             if answer[0] == b"OK":
                 return None
+            if answer[0] == b"PROTO":
+                raise newer_protocol(answer[1])
             if answer[0] == b"BUSY":
                 return self.held(wid)
         raise RedisRefused(f"the owner of worker {wid} keeps changing; is its id used twice?")
@@ -138,11 +177,14 @@ class Registry:
         """Look at a worker's slot and owner. What is seen is compared again by `recover`."""
         owner = self._owner(worker)
         slot = self._caller.command("GET", self._keys.slot(worker))
+        locks = tuple(self._caller.command("HKEYS", self._keys.locks(worker)))
         if slot is None:
-            return Held(worker, owner, "", "", b"")
+            return Held(worker, owner, "", "", b"", locks)
         token, size, rest = slot.split(b"\n", 2)
-        name, raw = rest[: int(size)], rest[int(size) :]
-        return Held(worker, owner, token.decode(), to_text(name), raw)
+        name, raw = to_text(rest[: int(size)]), rest[int(size) :]
+        return Held(
+            worker, owner, token.decode(), name, raw, locks, self._is_cleaned(worker, name, raw)
+        )
 
     def recover(self, held: Held, verdict: Verdict, *, heed_lease: bool = False) -> Recovery:
         """Bring back the job that `held` shows, if it is there still. See lua/recover.lua."""
@@ -169,15 +211,29 @@ class Registry:
                 name=held.queue,
                 poison=verdict.poison,
                 entry=verdict.entry,
+                foreign="1" if held.foreign else "",
+                locks=self._keys.locks(held.worker),
+                lock=list(held.locks),
+                audit=self._keys.audit(),
+                keep=self._audit,
             )
         )
         if answer[0] == b"BADKEY":
             raise BadKey(f"{to_text(answer[1])} holds another type; its job stays in the slot")
         return Recovery(answer[0].decode())
 
-    def beat(
-        self, lease: Lease, workers: Sequence[WorkerId], *, now: float, term: float = LEASE
-    ) -> list[str] | None:
+    def _is_cleaned(self, worker: str, queue: str, raw: bytes) -> bool:
+        """Return whether a foreign tool has removed `worker` and recorded its job as failed."""
+        try:
+            if self._caller.command("SISMEMBER", self._keys.workers(), worker):
+                return False
+            tail = self._caller.command("LRANGE", self._keys.failed(), -_BATCH, -1)
+        except BadKey:
+            return False  # who has no such set or list cannot have told
+        names = (worker, name_of(worker))
+        return any(is_cleaning_of(parse_failure(entry), names, queue, raw) for entry in tail)
+
+    def beat(self, lease: Lease, workers: Sequence[WorkerId], *, now: float) -> list[str] | None:
         """Renew a lease and its workers' pings.
 
         Returns the ids that a stranger had removed and that are back, or None if somebody else
@@ -203,7 +259,7 @@ class Registry:
                     since=ruby_second(now),
                     master=lease.master,
                     value=lease.value,
-                    lease_ms=int(term * 1000),
+                    lease_ms=int(lease.term * 1000),
                     ping_ttl=PING_TTL,
                     worker_and_sign=[
                         text
@@ -220,9 +276,10 @@ class Registry:
             back += map(to_text, answer[1:])
         return back
 
-    def renew_own_lease(self, worker: str, *, term: float = LEASE) -> None:
-        """Hold on to the job of a worker whose master is gone."""
-        self._caller.command("SET", self._keys.own_lease(worker), "1", "PX", int(term * 1000))
+    def renew_own_lease(self, worker: str, lease: Lease) -> None:
+        """Hold on to the job of a worker whose master is gone, as long as its lease would last."""
+        term_ms = int(lease.term * 1000)
+        self._caller.command("SET", self._keys.own_lease(worker), "1", "PX", term_ms)
 
     # -- masters -----------------------------------------------------------------------------
 
@@ -252,6 +309,55 @@ class Registry:
         records = self._caller.command("MGET", *(self._keys.worker(wid) for wid in ids))
         return list(zip(ids, records, strict=True))
 
+    # -- workers of node-resque ----------------------------------------------------------------
+
+    def foreign_signs(self) -> dict[str, Sign]:
+        """Return ping and record of each worker that pings and is none of ours: node-resque's."""
+        ids = sorted(map(to_text, self._caller.command("SMEMBERS", self._keys.workers())))
+        if not ids:
+            return {}
+        keys = [
+            (self._keys.ping(name_of(wid)), self._keys.worker(wid), self._keys.owner(wid))
+            for wid in ids
+        ]
+        found = self._caller.command("MGET", *(key for three in keys for key in three))
+        threes = zip(ids, found[::3], found[1::3], found[2::3], strict=True)
+        return {
+            wid: Sign(ping, record or b"")
+            for wid, ping, record, owner in threes
+            if ping and not owner
+        }
+
+    def clean_foreign(self, worker: str, sign: Sign, entry: bytes, *, token: str) -> Cleaning:
+        """Record the job of a silent worker of node-resque as failed, and remove the worker.
+
+        Only while `token` holds the lock of node's scheduler, whose duty this is, and only if
+        ping and record still are `sign`. `entry` is the failure record, empty without a job.
+        """
+        name = name_of(worker)
+        answer = self._caller.call(
+            load("clean_foreign").pack(
+                lock=self._keys.node_leader(),
+                ping=self._keys.ping(name),
+                owner=self._keys.owner(worker),
+                record=self._keys.worker(worker),
+                workers=self._keys.workers(),
+                started=self._keys.started(worker),
+                processed_by=self._keys.stat("processed", name),
+                failures_by=self._keys.stat("failed", name),
+                failures=self._keys.stat("failed"),
+                failed=self._keys.failed(),
+                token=token,
+                worker=worker,
+                sign=sign.ping,
+                seen=sign.record,
+                entry=entry,
+            )
+        )
+        if answer[0] == b"BADKEY":
+            raise BadKey(f"{to_text(answer[1])} holds another type; {worker} is not cleaned")
+        return Cleaning(answer[0].decode())
+
     def _owner(self, worker: str) -> str:
         return to_text(self._caller.command("GET", self._keys.owner(worker)) or b"")
 
@@ -268,6 +374,15 @@ class Registry:
             "failures_by": self._keys.stat("failed", name),
             "kids": self._keys.kids(master),
         }
+
+
+def newer_protocol(number: bytes) -> RedisRefused:
+    """Return the error of a namespace that a newer forkresque keeps."""
+    return RedisRefused(
+        f"this namespace is kept by a newer forkresque (protocol {to_text(number)}, ours is "
+        f"{PROTOCOL})",
+        hint="upgrade this one, or give it a namespace of its own",
+    )
 
 
 def name_of(worker: str) -> str:

@@ -6,15 +6,27 @@ only looks around (sizes, pages of a list) is here too.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import count
 from secrets import token_hex
+from typing import Any
 
-from forkresque.errors import AlreadyScheduled, BadKey, RedisRefused
+from forkresque.errors import AlreadyScheduled, BadKey, RedisRefused, RedisUnavailable
 from forkresque.protocol.connection import Client, RedisClock
 from forkresque.protocol.keys import Keys, second_of, to_text
-from forkresque.protocol.script import load
+from forkresque.protocol.registry import PROTOCOL, newer_protocol
+from forkresque.protocol.script import Call, load
 
 REMEMBER_REQUESTS = 600  # seconds for which a request sent again adds nothing
+ACK_TIMEOUT_MS = 1000  # for a replica or the disk, before the request is sent again
+
+
+class Ack(StrEnum):
+    """What must have a job before its enqueue returns."""
+
+    PRIMARY = "primary"
+    REPLICA = "replica"  # WAIT: a replica as well, so that a fail-over does not lose it
+    DISK = "disk"  # WAITAOF, Redis 7.2: the primary's disk as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +63,18 @@ class Producer:
 
 
 class Store:
-    """The jobs of one namespace."""
+    """The jobs of one namespace. `ack` says what must have what is put there."""
 
-    def __init__(self, client: Client, keys: Keys) -> None:
+    def __init__(self, client: Client, keys: Keys, *, ack: Ack = Ack.PRIMARY) -> None:
         self.client = client
         self.keys = keys
+        self._ack = ack
+        self._has_aof = False
         self.clock = RedisClock(client)
 
     def enqueue(self, queue: str, payload: bytes, *, request: Request, front: bool = False) -> None:
         """Put `payload` on `queue`, once. See lua/enqueue.lua."""
-        answer = self.client.call(
+        answer = self._put(
             load("enqueue").pack(
                 queue=self.keys.queue(queue),
                 queues=self.keys.queues(),
@@ -81,7 +95,7 @@ class Store:
 
         Raises AlreadyScheduled if it is to be `unique` and an equal one waits for that second.
         """
-        answer = self.client.call(
+        answer = self._put(
             load("enqueue_at").pack(
                 bucket=self.keys.delayed(second),
                 schedule=self.keys.schedule(),
@@ -100,7 +114,7 @@ class Store:
 
     def requeue_failed(self, entry: bytes, payload: bytes, queue: str, *, request: Request) -> bool:
         """Put a failed job back on `queue`; return False if its record is gone."""
-        answer = self.client.call(
+        answer = self._put(
             load("requeue_failed").pack(
                 failed=self.keys.failed(),
                 queue=self.keys.queue(queue),
@@ -115,6 +129,38 @@ class Store:
         )
         _refuse_bad_key(answer)
         return bool(answer[0] != b"MOVED")
+
+    def _put(self, call: Call) -> Any:
+        """Call a script that stores something, and wait for whoever must have it as well.
+
+        Raises RedisUnavailable when they do not say so in time. Asking again with the same
+        request adds nothing and waits again.
+        """
+        if self._ack is Ack.PRIMARY:
+            return self.client.call(call)
+        self._expect_disk()
+        wait = ("WAIT", 1) if self._ack is Ack.REPLICA else ("WAITAOF", 1, 0)
+        answer, acknowledged = self.client.call_then(call, *wait, ACK_TIMEOUT_MS)
+        number = acknowledged[0] if isinstance(acknowledged, list) else acknowledged
+        if not isinstance(number, int) or number < 1:
+            whose = "no replica" if self._ack is Ack.REPLICA else "the disk has not"
+            raise RedisUnavailable(
+                f"stored, but {whose} acknowledged it within {ACK_TIMEOUT_MS} ms: {number}"
+            )
+        return answer
+
+    def _expect_disk(self) -> None:
+        """Refuse, before anything is stored, a server that cannot tell what its disk has."""
+        if self._ack is not Ack.DISK or self._has_aof:
+            return
+        try:
+            self.client.command("WAITAOF", 1, 0, 1)
+        except RedisRefused as error:
+            raise RedisRefused(
+                f"this Redis cannot tell when a job is on disk: {error}",
+                hint="ack=disk needs Redis 7.2 or newer with appendonly yes",
+            ) from error
+        self._has_aof = True
 
     def remove_failed(self, entry: bytes) -> bool:
         """Remove one failure record by its bytes; return whether there was one."""
@@ -202,6 +248,9 @@ def _refuse_bad_key(answer: list[bytes]) -> None:
 
 def check_server(client: Client, namespace: str) -> None:
     """Refuse a Redis on which jobs would get lost or nothing would work. Raises RedisRefused."""
+    known = client.command("GET", Keys(namespace).proto())
+    if known and known.isdigit() and int(known) > PROTOCOL:
+        raise newer_protocol(known)
     info = client.command("INFO")
     text = info.decode("utf-8", "replace") if isinstance(info, bytes) else str(info)
     facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

@@ -30,14 +30,15 @@ from forkresque.scoreboard import Phase, Role, Scoreboard
 from forkresque.supervisor.child import ORPHANED, Inheritance
 from forkresque.supervisor.identity import Identity
 from forkresque.supervisor.messages import BatonWanted, Died, Leave, Ready, Settled, receive, send
+from forkresque.supervisor.neighbours import Neighbours
 from forkresque.supervisor.recovery import Coroner
 from forkresque.supervisor.wakeups import Wakeups
-from forkresque.worker import RENEWAL, set_title
+from forkresque.worker import set_title
 
 log = logging.getLogger("forkresque.clerk")
 
 SOCKET_TIMEOUT = 2.0
-LOOK_EVERY, LOOK_AGAIN = 5.0, 0.5  # seconds between looks at other masters; with orphans about
+LOOK_AGAIN = 0.5  # seconds between looks at other masters, with orphans about
 SAMPLE_EVERY = 0.25  # seconds between samples while something waits
 STANDING_TOO_LONG = 1.0  # seconds for which jobs may wait beside an idle worker
 
@@ -69,12 +70,19 @@ class Clerk:
         self._patterns = options.queues
         self._keys = Keys(app.namespace)
         self._link = Target(app.url, timeout=SOCKET_TIMEOUT).link(tracking=True)
-        self._registry = Registry(self._link, self._keys)
+        self._registry = Registry(self._link, self._keys, audit=options.audit)
         self._clock = RedisClock(self._link)
         delayed = Delayed(self._link, self._keys)
         name = f"{identity.host}:{os.getpid()}"
         self._scheduler = Scheduler(delayed, name=name, interval=options.interval)
-        self._coroner = Coroner(self._registry, self._clock, app.jobs, identity.lease.master)
+        self._coroner = Coroner(self._registry, self._clock, app.jobs, identity.lease)
+        self._neighbours = Neighbours(
+            self._registry,
+            self._clock,
+            token=self._scheduler.token,
+            host=identity.host,
+            timeout=options.stuck_worker_timeout,
+        )
         self._wakeups = Wakeups((ORPHANED,))
         self._deaths: list[Died] = []
         self._queues: tuple[str, ...] | None = None
@@ -86,6 +94,8 @@ class Clerk:
         self._lookout = Duty("masters", self._look_around)
         self._promotion = Duty("schedule", self._promote)
         self._sampling = Duty("depth", self._sample)
+        never = math.inf if not options.stuck_worker_timeout else -math.inf
+        self._visits = Duty("node-resque", self._visit, due_at=never)
 
     def run(self) -> int:
         """Do the duties until the master says to leave, or is gone."""
@@ -124,6 +134,7 @@ class Clerk:
             self._lookout,
             self._promotion,
             self._sampling,
+            self._visits,
         ]
 
     def _do(self, duty: Duty) -> None:
@@ -204,13 +215,16 @@ class Clerk:
     # -- the duties --------------------------------------------------------------------------
 
     def _renew(self) -> float:
+        lease, sent_ns = self._identity.lease, time.monotonic_ns()
         workers = [self._identity.worker(seat.pid) for seat in self._board.taken(Role.WORKER)]
-        back = self._registry.beat(self._identity.lease, workers, now=self._clock.now())
+        back = self._registry.beat(lease, workers, now=self._clock.now())
         if back is None:
-            raise RedisRefused(f"the lease of {self._identity.lease.master} is somebody else's")
+            raise RedisRefused(f"the lease of {lease.master} is somebody else's")
         for worker in back:
             log.warning("worker=%s was unregistered by another client; it is back", worker)
-        return RENEWAL
+        # It counts from the question on, and ends early enough to stop a job before others begin.
+        self._board.books.trusted_ns = sent_ns + int((lease.term - max(3.0, lease.renewal)) * 1e9)
+        return lease.renewal
 
     def _settle_deaths(self) -> float:
         for died in list(self._deaths):
@@ -235,7 +249,13 @@ class Clerk:
         reached_for = (time.monotonic_ns() - since) / 1e9 if since else 0.0
         orphans = self._coroner.look_around(reached_for=reached_for)
         self._note_recoveries()
-        return LOOK_AGAIN if orphans else LOOK_EVERY
+        return LOOK_AGAIN if orphans else self._identity.lease.renewal
+
+    def _visit(self) -> float:
+        """While node-resque's own leaders are kept out, look after its workers."""
+        if self._scheduler.state is Lead.PROMOTE:
+            self._neighbours.look(time.monotonic())
+        return self._neighbours.pause
 
     def _promote(self) -> float:
         before = self._scheduler.state

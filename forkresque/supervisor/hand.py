@@ -26,7 +26,7 @@ from forkresque.supervisor.child import SOFT, Inheritance
 from forkresque.supervisor.identity import Identity
 from forkresque.supervisor.messages import Interrupted, Ready, receive, send
 from forkresque.supervisor.wakeups import Wakeups
-from forkresque.worker import RENEWAL, Post, Worker, set_title
+from forkresque.worker import Post, Worker, set_title
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,8 @@ class Pooled:
         self._parent = inherited.parent
         self._wakeups = wakeups
         self._told_to_leave = False
-        self._footing = (self._pair.fileno(), wakeups.fileno())
-        self._files = [os.fstat(number).st_ino for number in self._footing]
-        self._lost_footing = False
+        self.footing = (self._pair.fileno(), wakeups.fileno())
+        self._unfit = False  # a job has done to this process what cannot be undone
         self._sleepers = select.epoll()
         self._sleepers.register(baton.reader, select.EPOLLIN | select.EPOLLEXCLUSIVE)
         self._sleepers.register(self._pair.fileno(), select.EPOLLIN)
@@ -84,10 +83,7 @@ class Pooled:
     def leaving(self) -> bool:
         """Return whether the worker should finish."""
         return (
-            self._told_to_leave
-            or self._lost_footing
-            or bool(self._board.orders.draining)
-            or self.orphaned
+            self._told_to_leave or self._unfit or bool(self._board.orders.draining) or self.orphaned
         )
 
     @property
@@ -135,25 +131,20 @@ class Pooled:
         )
         return first is not None and first is not self._seat
 
-    def look_round(self) -> None:
-        """Hear what was said during a job, and see whether it has closed what we stand on.
+    def look_round(self, *, fit: bool) -> None:
+        """Hear what was said during a job. A worker that is not fit for another one retires.
 
-        A worker whose descriptors are gone retires: their numbers are anybody's now.
+        It asks its descriptors nothing any more: their numbers may be anybody's now.
         """
-        if self._wakeups.has_news:
+        if not fit:
+            self._unfit = True
+        elif self._wakeups.has_news:
             self._hear()
-        try:
-            intact = [os.fstat(number).st_ino for number in self._footing] == self._files
-        except OSError:
-            intact = False
-        if not intact:
-            signal.set_wakeup_fd(-1)  # or a signal would write into whatever has the number
-            self._lost_footing = True
 
     def rest(self, timeout: float, fd: int | None = None) -> bool:
         """Wait for `fd`, for `timeout` seconds, or for word from outside; return True for word."""
         self._seat.enter(self._seat.phase, time.monotonic_ns())
-        if self._lost_footing:
+        if self._unfit:
             threading.Event().wait(timeout)
             return True
         poll = select.poll()
@@ -206,8 +197,8 @@ class Pulse:
         deadline = time.monotonic() + patience
         while (left := deadline - time.monotonic()) > 0:
             with contextlib.suppress(RedisUnavailable, RedisRefused):
-                self._registry.renew_own_lease(str(self._post.worker))
-            asleep.wait(min(RENEWAL, left))
+                self._registry.renew_own_lease(str(self._post.worker), self._post.lease)
+            asleep.wait(min(self._post.lease.renewal, left))
         os.kill(os.getpid(), SOFT)
         asleep.wait(2.0)
         os._exit(ExitCode.CUT)
@@ -238,6 +229,7 @@ def work(
         station=station,
         seat=inherited.seat,
         titled=lambda doing: set_title(f"worker {queues} {doing}"),
+        audit=options.audit,
     )
     signal.signal(SOFT, lambda _signum, _frame: _interrupt(worker, station, inherited))
     inherited.listen()

@@ -25,7 +25,7 @@ class Identity:
     def of_this_process(cls, options: SupervisorOptions) -> "Identity":
         """Return a new identity for this process."""
         host, nonce, pid = host_label(options.host_label), secrets.token_hex(8), os.getpid()
-        lease = Lease(f"{host}:{pid}:{nonce}", processes.describe(pid))
+        lease = Lease(f"{host}:{pid}:{nonce}", processes.describe(pid), options.lease)
         return cls(host, shown(options.queues), nonce, lease)
 
     def worker(self, pid: int) -> WorkerId:

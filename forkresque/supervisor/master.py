@@ -123,7 +123,8 @@ class Master:
             if now - expected > STANDSTILL:
                 late_until = now + STANDSTILL  # the children need a moment to beat again
             facts = self._children.facts()
-            for action in self._pool.plan(now, facts, late=now < late_until):
+            late, cut_off = now < late_until, self._is_cut_off(now)
+            for action in self._pool.plan(now, facts, late=late, cut_off=cut_off):
                 self._act(action)
             self._repeat_deaths(now)
             steady = self._look_after_baton()
@@ -207,6 +208,10 @@ class Master:
             self._told_at = now
             for died in self._deaths.values():
                 self._children.tell_all(Kind.CLERK, died)
+
+    def _is_cut_off(self, now: float) -> bool:
+        """Return whether other hosts may take our jobs soon, and ours must be stopped for that."""
+        return self._options.on_partition == "stop" and 0 < self._board.books.trusted_ns < now * 1e9
 
     # -- act ---------------------------------------------------------------------------------
 

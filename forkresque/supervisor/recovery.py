@@ -11,7 +11,7 @@ from forkresque.jobs import Definition
 from forkresque.policy.pool import Fault
 from forkresque.policy.verdicts import Blame, is_host_lost
 from forkresque.protocol.connection import RedisClock
-from forkresque.protocol.registry import LEASE, Held, Owner, Recovery, Registry
+from forkresque.protocol.registry import Held, Lease, Owner, Recovery, Registry
 from forkresque.supervisor.messages import Died
 
 log = logging.getLogger("forkresque.clerk")
@@ -23,12 +23,12 @@ class Coroner:
     """Finds out who is dead, and brings back what they had in hand."""
 
     def __init__(
-        self, registry: Registry, clock: RedisClock, jobs: Mapping[str, Definition], master: str
+        self, registry: Registry, clock: RedisClock, jobs: Mapping[str, Definition], lease: Lease
     ) -> None:
         self._registry = registry
         self._clock = clock
         self._jobs = jobs
-        self._master = master
+        self._lease = lease
         self._misses: dict[str, int] = {}
         self.recovered = 0  # jobs brought back, or recorded as failed
 
@@ -55,13 +55,14 @@ class Coroner:
         out for long enough.
         """
         orphans = False
-        masters = [name for name in self._registry.masters() if name != self._master]
+        masters = [name for name in self._registry.masters() if name != self._lease.master]
         self._misses = {name: self._misses.get(name, 0) for name in masters}
         for name in masters:
             value = self._registry.lease_value(name)
             if value is None:
                 self._misses[name] += 1
-                if is_host_lost(misses=self._misses[name], reached_for=reached_for, lease=LEASE):
+                misses, term = self._misses[name], self._lease.term
+                if is_host_lost(misses=misses, reached_for=reached_for, lease=term):
                     orphans |= self._bury(name, local=False)
             elif processes.is_ours_to_judge(value) and not processes.is_described_alive(value):
                 orphans |= self._bury(name, local=True)
@@ -101,6 +102,7 @@ _OUTCOMES = {
     Recovery.REQUEUED: "its job is back at the head of its queue",
     Recovery.FAILED: "its job is recorded as failed",
     Recovery.POISON: "its job has done that too often and is recorded as failed",
+    Recovery.FOREIGN: "its job was recorded as failed by a foreign tool already",
     Recovery.NONE: "it had no job in hand",
     Recovery.ALIVE: "it holds on to its job",
     Recovery.CHANGED: "somebody else looks after it",

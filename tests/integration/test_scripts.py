@@ -3,18 +3,15 @@
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from redis import Redis
 
 from forkresque.errors import AlreadyScheduled, BadKey, RedisRefused
-from forkresque.protocol.claims import Claimed, Claims, Nothing, Outcome, Settled, WorkerId
-from forkresque.protocol.connection import Client, Link, Target
-from forkresque.protocol.delayed import BATCH, Delayed, Due, Lead
-from forkresque.protocol.failure import failure_entry, parse_failure
-from forkresque.protocol.keys import Keys
+from forkresque.protocol.claims import Claimed, Nothing, Outcome, Settled, WorkerId
+from forkresque.protocol.delayed import BATCH, Due, Lead
+from forkresque.protocol.failure import parse_failure
 from forkresque.protocol.payload import digest
 from forkresque.protocol.registry import (
     Held,
@@ -26,118 +23,31 @@ from forkresque.protocol.registry import (
     suspect_field,
 )
 from forkresque.protocol.script import Call, Scalar, load
-from forkresque.protocol.store import Producer, Request, Store
+from forkresque.protocol.store import Producer, Request
 from tests.support.servers import Server, binaries
-
-KEYS = Keys("resque")
-WORKER = WorkerId("host", 7, ("high", "low"))
-WID = str(WORKER)
-MASTER = "host:1:aaaa"
-OWNER = Owner(MASTER, 7, 100)
-LEASE = Lease(MASTER, "pid 1 of this boot")
-NOW = 1_795_000_000.0
-PAST = 1_000
-T1, T2, T3 = b"m.1", b"m.2", b"m.3"
-FREE = Verdict(suspect="", limit=1, fail=False, poison=b"", entry=b"")
-# What no encoder of ours would write: whoever decodes it to write it again changes it.
-RAW = b'{ "args" : [1.0, []], "class":"x","queue":"high"}'
-
-Dump = dict[bytes, Any]
-
-
-class ToldLink(Link):
-    """A link that remembers what went through it, to send it again."""
-
-    def call(self, call: Call, *, armed: bool = False) -> Any:
-        self.sent = call
-        self.said = super().call(call, armed=armed)
-        return self.said
-
-    @property
-    def word(self) -> str:
-        return str(self.said[0].decode())
-
-    def again(self) -> Any:
-        return self.call(self.sent)
-
-
-class ToldClient(Client):
-    """The same for producers."""
-
-    def call(self, call: Call) -> Any:
-        self.sent = call
-        self.said = super().call(call)
-        return self.said
-
-    @property
-    def word(self) -> str:
-        return str(self.said[0].decode())
-
-    def again(self) -> Any:
-        return self.call(self.sent)
-
-
-@dataclass
-class World:
-    """A server with one registered worker."""
-
-    redis: Redis
-    link: ToldLink
-    client: ToldClient
-    claims: Claims
-    registry: Registry
-    store: Store
-    delayed: Delayed
-
-    def push(self, *raws: bytes, queue: str = "high") -> None:
-        for raw in raws:
-            self.store.enqueue(queue, raw, request=Producer().request())
-
-    def register(self) -> None:
-        assert self.registry.register(WORKER, OWNER, LEASE, now=NOW) is None
-
-    def claim(self, token: bytes = T1) -> Claimed | Nothing:
-        return self.claims.claim(token, now=NOW)
-
-    def claimed(self, token: bytes = T1) -> Claimed:
-        job = self.claim(token)
-        assert isinstance(job, Claimed), job
-        return job
-
-    def settle(
-        self, job: Claimed, outcome: Outcome, next_token: bytes = b"", **more: Any
-    ) -> Settled:
-        return self.claims.settle(job, outcome, now=NOW, next_token=next_token, **more)
-
-    def held(self) -> Held:
-        return self.registry.held(WID)
-
-    def all_keys(self) -> set[bytes]:
-        return set(dump(self.redis))
-
-    def list(self, key: bytes) -> Any:
-        return self.redis.lrange(key, 0, -1)
-
-    def lead(self, token: str = "us") -> Lead:
-        return self.delayed.lead(token, term=15.0).state
-
-
-def open_world(server: Server, redis: Redis) -> Iterator[World]:
-    target = Target(server.url)
-    link, client = ToldLink(target), ToldClient(target)
-    with closing(link), closing(client):
-        world = World(
-            redis,
-            link,
-            client,
-            Claims(link, KEYS, WORKER, master=MASTER),
-            Registry(link, KEYS),
-            Store(client, KEYS),
-            Delayed(link, KEYS),
-        )
-        world.claims.poll(WORKER.queues)
-        world.register()
-        yield world
+from tests.support.world import (
+    FREE,
+    KEYS,
+    LEASE,
+    MASTER,
+    NOW,
+    OWNER,
+    PAST,
+    RAW,
+    T1,
+    T2,
+    T3,
+    WID,
+    WORKER,
+    World,
+    again_is_the_same,
+    dump,
+    entry_of,
+    job,
+    open_world,
+    places,
+    spoil,
+)
 
 
 @pytest.fixture
@@ -159,72 +69,6 @@ def own_world(own_server: Server) -> Iterator[World]:
         redis.config_set("maxmemory", 0)
         redis.flushall()
         yield from open_world(own_server, redis)
-
-
-def dump(redis: Redis) -> Dump:
-    """Return every key with its value; a time to live shows only as such."""
-    keys: Any = redis.keys()
-    return {key: (_value(redis, key), redis.ttl(key) >= 0) for key in sorted(keys)}
-
-
-def _value(redis: Redis, key: bytes) -> Any:
-    match redis.type(key):
-        case b"string":
-            return redis.get(key)
-        case b"list":
-            return redis.lrange(key, 0, -1)
-        case b"set":
-            return redis.smembers(key)
-        case b"zset":
-            return redis.zrange(key, 0, -1, withscores=True)
-        case b"hash":
-            return redis.hgetall(key)
-        case _:
-            return redis.xrange(key)
-
-
-def places(redis: Redis, raw: bytes) -> list[bytes]:
-    """Return the keys that hold the job, as often as they hold it."""
-    found = []
-    for key, (value, _) in dump(redis).items():
-        if isinstance(value, list):
-            found += [key for item in value if item == raw or _failed_with(item, raw)]
-        elif key == KEYS.slot(WID) and isinstance(value, bytes) and value.endswith(raw):
-            found.append(key)
-    return found
-
-
-def _failed_with(item: object, raw: bytes) -> bool:
-    return isinstance(item, bytes) and parse_failure(item).payload == raw
-
-
-def spoil(redis: Redis, key: bytes) -> None:
-    """Make `key` a type that Resque never keeps there."""
-    redis.delete(key)
-    redis.xadd(key, {"wrong": "type"})
-
-
-def job(number: int) -> bytes:
-    return b'{"class":"x","queue":"high","args":[%d]}' % number
-
-
-def entry_of(raw: bytes) -> bytes:
-    return failure_entry(
-        raw=raw,
-        exception="Oops",
-        error="it broke",
-        backtrace=[],
-        worker=WID,
-        queue="high",
-        failed_at=NOW,
-    )
-
-
-def again_is_the_same(world: World) -> None:
-    """Send the last call once more: same answer, same keys."""
-    answer, before = world.link.said, dump(world.redis)
-    assert world.link.again() == answer
-    assert dump(world.redis) == before
 
 
 # -- enqueue and enqueue_at --------------------------------------------------------------------
@@ -396,7 +240,7 @@ def test_unregister_leaves_no_record_of_an_idle_worker(world: World) -> None:
     assert world.registry.unregister(WID, OWNER)
     again_is_the_same(world)
 
-    assert world.all_keys() == {KEYS.masters(), KEYS.lease(MASTER)}
+    assert world.all_keys() == {KEYS.masters(), KEYS.lease(MASTER), KEYS.proto()}
 
 
 def test_unregister_waits_for_the_job_in_the_slot(world: World) -> None:
@@ -451,7 +295,7 @@ def test_a_late_beat_revives_nobody(world: World) -> None:
 
     assert world.registry.beat(LEASE, [WORKER], now=NOW) == []
 
-    assert world.all_keys() == {KEYS.masters(), KEYS.lease(MASTER)}
+    assert world.all_keys() == {KEYS.masters(), KEYS.lease(MASTER), KEYS.proto()}
 
 
 def test_a_beat_of_more_workers_than_a_batch_reaches_them_all(world: World) -> None:
@@ -976,6 +820,7 @@ def test_a_recovered_job_is_the_next_one_and_its_worker_is_forgotten(world: Worl
         KEYS.last(WID),
         KEYS.masters(),
         KEYS.lease(MASTER),
+        KEYS.proto(),
     }
     before = dump(world.redis)
     assert world.registry.recover(held, FREE) is Recovery.CHANGED
@@ -985,7 +830,7 @@ def test_a_recovered_job_is_the_next_one_and_its_worker_is_forgotten(world: Worl
 def test_recovering_an_idle_worker_forgets_it(world: World) -> None:
     assert world.registry.recover(world.held(), FREE) is Recovery.NONE
 
-    assert world.all_keys() == {KEYS.masters(), KEYS.lease(MASTER)}
+    assert world.all_keys() == {KEYS.masters(), KEYS.lease(MASTER), KEYS.proto()}
 
 
 def test_a_job_is_not_recovered_when_the_slot_has_changed(world: World) -> None:
@@ -1018,7 +863,7 @@ def test_a_standing_lease_protects_a_job_from_those_who_heed_it(world: World) ->
     assert dump(world.redis) == before
 
     world.redis.delete(KEYS.lease(MASTER))
-    world.registry.renew_own_lease(WID, term=5.0)
+    world.registry.renew_own_lease(WID, Lease(MASTER, "", term=5.0))
     assert 0 < world.redis.pttl(KEYS.own_lease(WID)) <= 5_000
     assert world.registry.recover(world.held(), FREE, heed_lease=True) is Recovery.ALIVE
 
@@ -1029,7 +874,7 @@ def test_a_standing_lease_protects_a_job_from_those_who_heed_it(world: World) ->
 def test_a_recovery_that_heeds_no_lease_ends_the_workers_own_one(world: World) -> None:
     world.push(RAW)
     world.claimed()
-    world.registry.renew_own_lease(WID)
+    world.registry.renew_own_lease(WID, LEASE)
 
     assert world.registry.recover(world.held(), FREE) is Recovery.REQUEUED
     assert not world.redis.exists(KEYS.own_lease(WID))

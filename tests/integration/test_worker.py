@@ -584,6 +584,7 @@ def test_a_worker_that_left_leaves_only_what_outlives_it(site: Site, redis: Redi
         KEYS.stat("failed"),
         KEYS.failed(),
         KEYS.queues(),
+        KEYS.proto(),
     }
     assert 0 < redis.ttl(KEYS.last(wid_of(worker))) <= 3_600
 

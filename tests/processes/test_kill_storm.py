@@ -17,7 +17,7 @@ import pytest
 from forkresque.errors import ExitCode
 from forkresque.protocol.connection import RedisClock, Target
 from forkresque.protocol.payload import encode_job
-from forkresque.protocol.registry import Registry
+from forkresque.protocol.registry import Lease, Registry
 from forkresque.supervisor.recovery import Coroner
 from tests.conftest import Starter
 from tests.support.jobs import app
@@ -140,7 +140,7 @@ def test_plain_forks_and_a_recoverer_lose_nothing(
     with ExitStack() as stack:
         nursery = stack.enter_context(lone_workers(4, one_server, ledger_server))
         link = stack.enter_context(closing(Target(one_server.url).link()))
-        coroner = Coroner(Registry(link, KEYS), RedisClock(link), app.jobs, "the test")
+        coroner = Coroner(Registry(link, KEYS), RedisClock(link), app.jobs, Lease("the test", ""))
 
         def recover() -> None:
             coroner.look_around(reached_for=0.0)

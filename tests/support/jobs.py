@@ -7,7 +7,9 @@ when that one is gone.
 import contextlib
 import ctypes
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import time
 from typing import NoReturn
@@ -17,6 +19,7 @@ from redis import Redis
 from forkresque import Forkresque
 
 GATE_TIMEOUT = 30.0
+LONGEST_BREATHING = 180.0
 
 app = Forkresque()
 _ledgers: dict[int, Redis] = {}
@@ -59,6 +62,27 @@ def gate(name: str) -> None:
 def once_gate(name: str) -> None:
     """Be a gate that must not be begun twice."""
     gate(name)
+
+
+@app.job("breathe", queue="math")
+def breathe(name: str) -> None:
+    """Tell `breaths:<name>` every 20 ms which run this is, on which host, and when.
+
+    When is in nanoseconds of the monotonic clock. It ends on `release:<name>`, which stays and
+    so ends every run, or on `release:<name>:<host>`, and tells that it ran.
+    """
+    run, host = secrets.token_hex(4), socket.gethostname()
+    deadline = time.monotonic() + LONGEST_BREATHING
+    while True:
+        with ledger().pipeline(transaction=False) as pipe:
+            pipe.rpush(f"breaths:{name}", f"{run} {host} {time.monotonic_ns()}")
+            pipe.exists(f"release:{name}", f"release:{name}:{host}")
+            if pipe.execute()[1]:
+                break
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nobody released {name} in {LONGEST_BREATHING:.0f} s")
+        time.sleep(0.02)
+    ledger().rpush("runs", name)
 
 
 @app.job("boom", queue="math")
@@ -134,6 +158,23 @@ def limited_deaf(name: str) -> None:
             signal.signal(signum, signal.SIG_IGN)
     ledger().rpush(f"started:{name}", os.getpid())
     _swallow_everything()
+
+
+@app.job("masked", queue="math")
+def masked(name: str) -> None:
+    """Tell `started:<name>`, let no signal in, and go on for ever."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    ledger().rpush(f"started:{name}", os.getpid())
+    _swallow_everything()
+
+
+@app.job("locked_up", queue="math")
+def locked_up(name: str) -> None:
+    """Tell `started:<name>`, and wait in C for ever, with the GIL, whatever signal comes."""
+    libc, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
+    ledger().rpush(f"started:{name}", os.getpid())
+    while True:
+        libc.pthread_mutex_lock(mutex)
 
 
 @app.job("nurse", queue="math")

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -31,9 +31,18 @@ _sessions: set[int] = set()
 
 
 class Start:
-    """One run of `forkresque start`, from the repository's root."""
+    """One run of `forkresque start`, from the repository's root.
 
-    def __init__(self, *args: str, url: str, env: Mapping[str, str] | None = None) -> None:
+    `inside` is a command that runs it, such as `unshare`; that process must not outlive us.
+    """
+
+    def __init__(
+        self,
+        *args: str,
+        url: str,
+        env: Mapping[str, str] | None = None,
+        inside: Sequence[str] = (),
+    ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="forkresque-start-"))
         runtime = self.directory / "run"
         runtime.mkdir(mode=0o700)
@@ -41,7 +50,8 @@ class Start:
         with (self.directory / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 dying_with_runner(
-                    [sys.executable, "-m", "forkresque", "start", *args], signal.SIGTERM
+                    [*inside, sys.executable, "-m", "forkresque", "start", *args],
+                    signal.SIGKILL if inside else signal.SIGTERM,
                 ),
                 cwd=ROOT,
                 env={
@@ -55,7 +65,7 @@ class Start:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        _sessions.add(self.pid)
+        _sessions.add(self.process.pid)
 
     @property
     def pid(self) -> int:
@@ -93,7 +103,7 @@ class Start:
 
     def left(self) -> list[psutil.Process]:
         """Return every process of this start, orphans too; a zombie counts while ours."""
-        return _of_sessions({self.pid})
+        return _of_sessions({self.process.pid})
 
     def log(self) -> str:
         """Return what master and children have written to stdout and stderr."""

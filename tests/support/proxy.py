@@ -27,6 +27,7 @@ class Rule:
     left: int
     is_executed: bool
     fired: int = 0
+    reply: bytes = b""  # what the proxy itself says instead of forwarding the request
 
 
 class Proxy:
@@ -69,6 +70,10 @@ class Proxy:
     def drop_request(self, after: bytes, times: int = 1) -> Rule:
         """Close when a request contains `after`, before it is forwarded: it was NOT executed."""
         return self._add(Rule(after, times, is_executed=False))
+
+    def answer(self, after: bytes, reply: bytes, times: int = 1) -> Rule:
+        """Say `reply` to a request that contains `after`, and keep it: it was NOT executed."""
+        return self._add(Rule(after, times, is_executed=False, reply=reply))
 
     def blackhole(self) -> None:
         """Accept connections and bytes, and forward nothing either way."""
@@ -162,6 +167,10 @@ class Proxy:
                 chunk = client.recv(CHUNK_BYTES)
                 request += chunk
                 armed = armed or self._match(request)
+                if chunk and armed and armed.reply and self._fire(armed):
+                    client.sendall(armed.reply)
+                    request, armed = b"", None
+                    continue
                 if not chunk or (armed and not armed.is_executed and self._fire(armed)):
                     return
                 server.sendall(chunk)

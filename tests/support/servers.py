@@ -71,7 +71,8 @@ class Server:
     """One running server, on a Unix socket and on a loopback port.
 
     It keeps nothing on disk unless `appendonly` names an fsync policy ("always",
-    "everysec", "no"). `args` are further options, as on its command line.
+    "everysec", "no"). `args` are further options, as on its command line. `content` is what
+    another server had on its disk, a directory of which it starts with a copy.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Server:
         *,
         appendonly: str | None = None,
         args: Sequence[str] = (),
+        content: Path | None = None,
     ) -> None:
         self.binary = binary or next(iter(binaries().values()))
         self.directory = Path(tempfile.mkdtemp(prefix="forkresque-server-"))
@@ -89,6 +91,8 @@ class Server:
         )
         self._args = tuple(args)
         try:
+            if content is not None:
+                shutil.copytree(content, self.directory, dirs_exist_ok=True)
             self._start_on_a_free_port()
         except BaseException:
             shutil.rmtree(self.directory, ignore_errors=True)

@@ -23,6 +23,7 @@ RANKS = {
     "scoreboard": 3,
     "plugins": 3,
     "jobs": 4,
+    "aftermath": 5,
     "queue": 5,
     "idle": 5,
     "inquest": 5,

@@ -967,5 +967,56 @@ def test_a_pool_that_cannot_boot_a_worker_forks_them_ever_more_slowly() -> None:
     assert len(set(forks[8:])) == len(forks[8:]), "more than one probe at a time"
 
 
+def cut_off(pool: Pool, now: float, seen: dict[int, Facts]) -> list[Action]:
+    return pool.plan(now, facts_of(pool, seen), cut_off=True)
+
+
+def test_a_job_of_a_host_that_is_cut_off_is_stopped_and_its_worker_lives_on() -> None:
+    pool, job = ready_pool(), {1: running(epoch=7)}
+
+    assert cut_off(pool, 100.0, job) == [Interrupt(1, 7, overdue=False)]
+    assert cut_off(pool, 101.0, job) == []
+    assert (
+        cut_off(pool, 101.5, {1: Facts(Doing.SETTLE, 0.0)}) == []
+    )  # it asks Redis to take it back
+
+    assert planned(pool, 200.0) == []
+    assert pool.children[1].fault is Fault.NONE
+    assert pool.cuts == 0
+
+
+def test_a_job_that_does_not_stop_when_its_host_is_cut_off_is_killed_without_blame() -> None:
+    pool, job = ready_pool(), {1: running(epoch=7)}
+
+    cut_off(pool, 100.0, job)
+
+    assert cut_off(pool, 101.9, job) == []
+    assert cut_off(pool, 102.0, job) == [Kill(1, Fault.CUT_OFF)]
+    assert pool.died(1, 102.1, jitter=0.5).cut
+    assert pool.cuts == 0, "the exit code tells of drains"
+
+
+def test_a_host_that_is_in_touch_again_too_late_kills_what_did_not_stop() -> None:
+    pool, job = ready_pool(), {1: running(epoch=7)}
+
+    cut_off(pool, 100.0, job)
+
+    assert planned(pool, 101.0, job) == []
+    assert planned(pool, 102.0, job) == [Kill(1, Fault.CUT_OFF)]
+
+
+def test_a_drain_ends_what_a_cut_has_begun() -> None:
+    pool, job = ready_pool(1), {1: running(epoch=7)}
+    cut_off(pool, 100.0, job)
+
+    pool.stop(100.5, 1.0)
+    settling = {1: Facts(Doing.SETTLE, 0.0)}
+
+    assert cut_off(pool, 101.0, settling) == [Dismiss(1)]
+    pool.dismissed(1, 101.0)
+    cut_off(pool, 101.5, settling)
+    assert Kill(1, Fault.CUT) in cut_off(pool, 103.5, settling)
+
+
 def _booting(seats: Iterable[int]) -> list[int]:
     return [seat for seat in seats if seat != CLERK]

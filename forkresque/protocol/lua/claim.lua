@@ -30,7 +30,7 @@ if taken.err then return taken end
 if taken[1] == "EMPTY" then
   redis.call("EXISTS", queues)
   local resting = resting_queues()
-  for i = 0, #KEYS - first_list do
+  for i = 0, lists - 1 do
     if not resting[ARGV[first_name_and_label + 2 * i]] then
       redis.pcall("LLEN", KEYS[first_list + i])
     end

@@ -13,7 +13,10 @@
 --
 -- Returns {OK, length}, {DUP} when this request was carried out before, {BADKEY, key}. O(1).
 local seen = tonumber(redis.call("GET", producer) or "-1")
-if seen >= tonumber(sequence) then return {"DUP"} end
+if seen >= tonumber(sequence) then
+  redis.call("EXPIRE", producer, remember) -- a write, so that WAIT after it waits for the first
+  return {"DUP"}
+end
 if not fits(queue, "list") then return {"BADKEY", queue} end
 if not fits(queues, "set") then return {"BADKEY", queues} end
 local length = redis.call(front == "1" and "LPUSH" or "RPUSH", queue, payload)

@@ -11,7 +11,10 @@
 --
 -- Returns {OK}, {DUP} when this request was carried out before, {EXISTS}, {BADKEY, key}. O(log n).
 local seen = tonumber(redis.call("GET", producer) or "-1")
-if seen >= tonumber(sequence) then return {"DUP"} end
+if seen >= tonumber(sequence) then
+  redis.call("EXPIRE", producer, remember) -- a write, so that WAIT after it waits for the first
+  return {"DUP"}
+end
 if not fits(bucket, "list") then return {"BADKEY", bucket} end
 if not fits(schedule, "zset") then return {"BADKEY", schedule} end
 if not fits(timestamps, "set") then return {"BADKEY", timestamps} end

@@ -9,7 +9,10 @@
 -- Returns {OK}, {DUP} when this request was carried out before, {MOVED} when the record is gone,
 -- {BADKEY, key}. O(records).
 local seen = tonumber(redis.call("GET", producer) or "-1")
-if seen >= tonumber(sequence) then return {"DUP"} end
+if seen >= tonumber(sequence) then
+  redis.call("EXPIRE", producer, remember) -- a write, so that WAIT after it waits for the first
+  return {"DUP"}
+end
 if not fits(failed, "list") then return {"BADKEY", failed} end
 if not fits(queue, "list") then return {"BADKEY", queue} end
 if not fits(queues, "set") then return {"BADKEY", queues} end

@@ -1,8 +1,8 @@
 -- Settle the job in hand, once, and claim the next one in the same call.
 --
--- USES read slot pause take
--- KEYS slot record last processed processed_by failures failures_by failed target schedule timestamps workers lease pause paused suspects queues list*
--- ARGV worker token outcome entry second digest next head name_and_label*
+-- USES read slot pause take audit unlock
+-- KEYS slot record last processed processed_by failures failures_by failed target schedule timestamps workers lease pause paused suspects queues audit list*
+-- ARGV worker token outcome entry second digest next keep head name_and_label*
 --
 --   last        string  the last token settled; `-` and a token when that claim was recovered
 --   failed      list    failure records; FAIL appends `entry`
@@ -11,6 +11,9 @@
 --   timestamps  set     the seconds at which this payload is due, for RETRY
 --   digest      of the payload, if a worker died with it before: the job ended, so it is cleared
 --   next        the token to claim the next job with, or "" to claim none
+--   audit       stream  one entry for each settle and recovery; `keep` says how many, 0 for none
+--   list*       list    the queues, by priority; then, if the job holds locks, the hash of the
+--               worker's locks and each of them, which the end of the job frees
 --   the rest    see claim
 --
 -- Returns {OK, bad key or "", answer of the claim...}; {ALREADY, ...} when this token was settled
@@ -69,5 +72,8 @@ if outcome == "RETRY" then
 elseif moves then
   redis.pcall("SADD", queues, name)
 end
+local locks = first_list + lists
+if KEYS[locks] then unlock(KEYS[locks], locks + 1) end
+tell(outcome, token, name, raw)
 if digest ~= "" then redis.pcall("HDEL", suspects, digest, digest .. ":host") end
 return {"OK", bad, unpack(taken)}

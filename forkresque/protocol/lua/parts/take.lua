@@ -1,9 +1,11 @@
 -- Take the head of the first queue that has one into the slot.
 --
 -- Expects the keys workers lease pause paused suspects slot record list*, and the arguments
--- worker head name_and_label* (each queue's name, and the name as JSON text).
+-- worker head name_and_label* (each queue's name, and the name as JSON text). Further keys may
+-- follow those of the queues.
 
 local bad = "" -- a key of the wrong type that had to be skipped
+local lists = (#ARGV - first_name_and_label + 1) / 2
 
 local function hindrance()
   if redis.pcall("SISMEMBER", workers, worker) == 0 then return "UNREG" end
@@ -38,7 +40,7 @@ local function take(token)
   local why = hindrance()
   if why then return {why} end
   local resting = resting_queues()
-  for i = 0, #KEYS - first_list do
+  for i = 0, lists - 1 do
     local name = ARGV[first_name_and_label + 2 * i]
     if not resting[name] then
       local raw = redis.pcall("LPOP", KEYS[first_list + i])

@@ -1,0 +1,69 @@
+"""What foreign tools do to workers, ours and their own, and the records that tell of it.
+
+node-resque's forceCleanWorker and Ruby's pruning put the job of a worker that they hold for dead
+into the failed list and remove the worker. They know nothing of our slots, so the same job must
+not be brought back from there once more.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from forkresque.errors import InvalidPayload
+from forkresque.protocol.canonical import decode
+from forkresque.protocol.failure import Failure, failure_entry, parse_failure
+
+NODE_TIMEOUT = "Worker Timeout (killed manually)"
+_CLEANINGS = {NODE_TIMEOUT, "Resque::DirtyExit", "Resque::PruneDeadWorkerDirtyExit"}
+
+
+def is_cleaning_of(failure: Failure, names: Collection[str], queue: str, raw: bytes) -> bool:
+    """Return whether `failure` tells that a foreign tool failed this job of the worker `names`.
+
+    node names a worker without its queues, Ruby with them. A record that Ruby has retried since
+    does not count. In doubt the answer is no: then the job runs again, and none is lost.
+    """
+    if failure.exception not in _CLEANINGS or failure.worker not in names:
+        return False
+    if failure.queue != queue or b'"retried_at"' in failure.raw_entry:
+        return False
+    try:
+        job = decode(raw)
+    except InvalidPayload:
+        return False
+    args = job.get("args") if isinstance(job, dict) else None
+    return (
+        isinstance(args, list)
+        and job.get("class") == failure.name
+        and _as_javascript(args) == _as_javascript(failure.args)
+    )
+
+
+def _as_javascript(value: Any) -> Any:
+    """Return `value` with numbers as JavaScript keeps them, for it may have written them again."""
+    if isinstance(value, list):
+        return [_as_javascript(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _as_javascript(item) for name, item in value.items()}
+    if isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return value
+    return value
+
+
+def cleaning_entry(record: bytes, worker: str, *, host: str, failed_at: float) -> bytes:
+    """Return the failure record of the job in a node-resque worker's `record`, in node's words.
+
+    By the second line of the backtrace node's retryStuckJobs knows it.
+    """
+    told = parse_failure(record)  # the two kinds of record name payload and queue alike
+    return failure_entry(
+        raw=told.payload or record,
+        exception=NODE_TIMEOUT,
+        error=NODE_TIMEOUT,
+        backtrace=[f"killed by {host}", "queue#forceCleanWorker", "node-resque"],
+        worker=worker,
+        queue=told.queue,
+        failed_at=failed_at,
+    )
