@@ -233,7 +233,10 @@ class Claims:
         return bool(taken)
 
     def drop_lock(self, lock: bytes) -> bool:
-        """Free a job lock before the job ends; return False if it was not ours any more."""
+        """Free a job lock before the job ends; return False if it was not ours any more.
+
+        Asked again after a lost answer it is False as well: then the first question freed it.
+        """
         value = self._locks.get(lock)
         if value is None:
             return False

@@ -421,6 +421,21 @@ def test_an_enqueue_that_nobody_answered_can_be_sent_again_by_its_request_id(
     assert redis.llen(KEYS.queue(name)) == 2
 
 
+def test_a_lost_question_can_be_asked_again_after_others_were_answered(
+    queue: Queue, redis: Redis, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forkresque.queue.ENQUEUE_TIMEOUT", 0.1)
+    rule = proxy.drop_request(mark("enqueue"), times=1_000)
+    with pytest.raises(EnqueueUnknown) as caught:
+        queue.enqueue("q", "x", [1])
+    assert rule.fired
+    rule.left = 0
+    queue.enqueue("q", "x", [2])  # by another producer, or its number would hide the first
+
+    assert queue.enqueue("q", "x", [1], request_id=caught.value.request_id)
+    assert redis.llen(KEYS.queue("q")) == 2
+
+
 def test_an_enqueue_that_could_not_even_be_sent_is_certainly_not_stored(
     cases: tuple[Redis, dict[str, Case]],
 ) -> None:
