@@ -22,7 +22,7 @@ from typing import Any
 
 Name = tuple[object, str]  # an object and the name of its attribute
 
-_LONG_NS = 200_000  # nothing shorter starts a process
+_LONG_NS = 50_000  # nothing shorter starts a thread or a process
 _EVERY = 64  # so that what short jobs have changed does not stay for ever
 _TRIES = 5  # a handler that the job has left may raise in here
 _NAMES: tuple[Name, ...] = (
@@ -146,8 +146,6 @@ class Aftermath:
             faults += self._restore_directory()
         if _interpreter() != self._interpreter:
             self._restore_interpreter()
-        if threading.enumerate() != self._threads:
-            faults += self._strange_threads()
         if not self.holds(*self._ours):
             signal.set_wakeup_fd(-1)  # or a signal would write into whatever has the number
             faults.append("it has closed our descriptors")
@@ -167,6 +165,8 @@ class Aftermath:
             if getattr(owner, name) is not original:
                 setattr(owner, name, original)
                 yield f"it has patched {name}"
+        if threading.enumerate() != self._threads:
+            yield from self._strange_threads()
         yield from self._dealings()
 
     def _dealings(self) -> Iterator[str]:

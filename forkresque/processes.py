@@ -1,10 +1,13 @@
 """Which process is which, so that a pid used twice is never taken for the first one."""
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 
 import psutil
+
+_PROCESS = re.compile("[0-9]{1,18} [0-9]{1,18}")
 
 
 def start_of(pid: int) -> int | None:
@@ -26,8 +29,12 @@ def describe(pid: int) -> str:
 
 
 def is_ours_to_judge(described: str) -> bool:
-    """Return whether a described process would be visible from here: same boot and namespace."""
-    return described.split(" ")[:2] == [_boot(), _namespace()]
+    """Return whether a described process would be visible from here: same boot and namespace.
+
+    Of what `describe` has not written, nothing is known.
+    """
+    here = f"{_boot()} {_namespace()} "
+    return described.startswith(here) and bool(_PROCESS.fullmatch(described[len(here) :]))
 
 
 def is_alive(pid: int, start: int) -> bool:

@@ -55,7 +55,10 @@ class Owner:
     def parse(cls, text: str) -> "Owner":
         """Return the owner that `str` gave. Raises ValueError for any other text."""
         master, pid, start = text.rsplit(" ", 2)
-        return cls(master, int(pid), int(start))
+        owner = cls(master, int(pid), int(start))
+        if str(owner) != text:
+            raise ValueError(f"{text!r} names no owner")
+        return owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,17 +177,18 @@ class Registry:
         return bool(answer[0] != b"BUSY")
 
     def held(self, worker: str) -> Held:
-        """Look at a worker's slot and owner. What is seen is compared again by `recover`."""
+        """Look at a worker's slot and owner. What is seen is compared again by `recover`.
+
+        Raises BadKey for a slot that none of us has written.
+        """
         owner = self._owner(worker)
         slot = self._caller.command("GET", self._keys.slot(worker))
         locks = tuple(self._caller.command("HKEYS", self._keys.locks(worker)))
         if slot is None:
             return Held(worker, owner, "", "", b"", locks)
-        token, size, rest = slot.split(b"\n", 2)
-        name, raw = to_text(rest[: int(size)]), rest[int(size) :]
-        return Held(
-            worker, owner, token.decode(), name, raw, locks, self._is_cleaned(worker, name, raw)
-        )
+        token, name, raw = _slot(slot)
+        foreign = self._is_cleaned(worker, name, raw)
+        return Held(worker, owner, token, name, raw, locks, foreign)
 
     def recover(self, held: Held, verdict: Verdict, *, heed_lease: bool = False) -> Recovery:
         """Bring back the job that `held` shows, if it is there still. See lua/recover.lua."""
@@ -383,6 +387,18 @@ def newer_protocol(number: bytes) -> RedisRefused:
         f"{PROTOCOL})",
         hint="upgrade this one, or give it a namespace of its own",
     )
+
+
+def _slot(slot: bytes) -> tuple[str, str, bytes]:
+    """Return token, queue and job of a slot."""
+    try:
+        token, size, rest = slot.split(b"\n", 2)
+        split = int(size)
+        if b"%d" % split != size or split > len(rest):
+            raise ValueError(size)  # noqa: TRY301 - one error for all that is no slot
+        return token.decode("ascii"), to_text(rest[:split]), rest[split:]
+    except ValueError as error:
+        raise BadKey("a worker's slot holds what no worker has written") from error
 
 
 def name_of(worker: str) -> str:

@@ -4,6 +4,7 @@ A request carries its producer's id and number, so that sending it again adds no
 only looks around (sizes, pages of a list) is here too.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +20,9 @@ from forkresque.protocol.script import Call, load
 
 REMEMBER_REQUESTS = 600  # seconds for which a request sent again adds nothing
 ACK_TIMEOUT_MS = 1000  # for a replica or the disk, before the request is sent again
+
+_DIGITS = 18  # of any number that a Resque writes
+_NUMBER = re.compile(rb"[0-9]{1,%d}" % _DIGITS)
 
 
 class Ack(StrEnum):
@@ -43,7 +47,10 @@ class Request:
     def parse(cls, text: str) -> "Request":
         """Return the request that `str` gave. Raises ValueError for any other text."""
         producer, _, sequence = text.rpartition(":")
-        return cls(producer, int(sequence))
+        request = cls(producer, int(sequence))
+        if str(request) != text:
+            raise ValueError(f"{text!r} is no request")
+        return request
 
 
 class Producer:
@@ -202,7 +209,7 @@ class Store:
         names = ("processed", "failed")
         values = self.client.commands(*(("GET", self.keys.stat(name)) for name in names))
         return {
-            name: int(value) if value and value.isdigit() else 0
+            name: int(value) if value and _NUMBER.fullmatch(value) else 0
             for name, value in zip(names, values, strict=True)
         }
 
@@ -249,7 +256,7 @@ def _refuse_bad_key(answer: list[bytes]) -> None:
 def check_server(client: Client, namespace: str) -> None:
     """Refuse a Redis on which jobs would get lost or nothing would work. Raises RedisRefused."""
     known = client.command("GET", Keys(namespace).proto())
-    if known and known.isdigit() and int(known) > PROTOCOL:
+    if known and known.isdigit() and (len(known) > _DIGITS or int(known) > PROTOCOL):
         raise newer_protocol(known)
     info = client.command("INFO")
     text = info.decode("utf-8", "replace") if isinstance(info, bytes) else str(info)

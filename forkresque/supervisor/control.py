@@ -7,10 +7,12 @@ it from its loop and never waits for a client.
 import contextlib
 import fcntl
 import json
+import math
 import os
 import selectors
 import socket
 import struct
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from forkresque.errors import ConfigError, ControlError, ExitCode, ForkresqueErr
 
 _LONGEST = 4096  # bytes of a question
 _MOST_CLIENTS = 16
+_DEAF = 1.0  # seconds without new clients when there is no descriptor for one
 _PATIENCE = 5.0  # seconds a client waits for an answer
 _LONGEST_PATH = 100  # bytes; the kernel's limit for the address of a Unix socket is 108
 
@@ -81,6 +84,7 @@ class ControlServer:
         self._server: socket.socket | None = None
         self._lock: int | None = None
         self._clients: dict[socket.socket, bytes] = {}
+        self._deaf_until = math.inf
 
     def open(self) -> None:
         """Listen. Raises Locked if another master holds a socket of this name."""
@@ -115,7 +119,8 @@ class ControlServer:
         for client in list(self._clients):
             self._drop(client)
         if self._server is not None:
-            self._selector.unregister(self._server)
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(self._server)
             self._server.close()
             self._path.unlink(missing_ok=True)
             self._lock_path.unlink(missing_ok=True)
@@ -134,6 +139,12 @@ class ControlServer:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def listen(self) -> None:
+        """Hear new clients again, some time after there was no descriptor for one."""
+        if self._server is not None and time.monotonic() > self._deaf_until:
+            self._deaf_until = math.inf
+            self._selector.register(self._server, selectors.EVENT_READ, self._accept)
 
     @property
     def _lock_path(self) -> Path:
@@ -162,8 +173,15 @@ class ControlServer:
         server = self._server
         if server is None:
             return
-        with contextlib.suppress(OSError):
+        try:
             client, _ = server.accept()
+        except BlockingIOError:
+            return
+        except OSError:  # no descriptor is left, most likely: it would be readable for ever
+            self._selector.unregister(server)
+            self._deaf_until = time.monotonic() + _DEAF
+            return
+        with contextlib.suppress(OSError):
             client.setblocking(False)
             if not _is_allowed(client):
                 client.close()

@@ -127,6 +127,7 @@ class Master:
             for action in self._pool.plan(now, facts, late=late, cut_off=cut_off):
                 self._act(action)
             self._repeat_deaths(now)
+            self._control.listen()
             steady = self._look_after_baton()
             self._show()
             pause = min(TICK, max(0.0, self._pool.next_step_at(now, facts) - now))

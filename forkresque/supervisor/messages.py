@@ -8,6 +8,7 @@ import contextlib
 import json
 import socket
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from forkresque.policy.pool import Fault
 
@@ -93,12 +94,21 @@ def send(pair: socket.socket, message: Message) -> bool:
 
 
 def receive(pair: socket.socket) -> list[Message]:
-    """Return what has come, without waiting. An end that is closed says nothing."""
+    """Return what has come, without waiting. An end that is closed says nothing.
+
+    A packet that is no message is passed over: a job may have written it.
+    """
     messages: list[Message] = []
     with contextlib.suppress(OSError):
         while packet := pair.recv(_LARGEST):
-            fields = json.loads(packet)
-            if "dump" in fields:
-                fields["dump"] = tuple(fields["dump"])
-            messages.append(_KINDS[fields.pop("kind")](**fields))
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                messages.append(_message(json.loads(packet)))
     return messages
+
+
+def _message(fields: Any) -> Message:
+    if not isinstance(fields, dict):
+        raise TypeError(fields)
+    if "dump" in fields:
+        fields["dump"] = tuple(fields["dump"])
+    return _KINDS[fields.pop("kind")](**fields)

@@ -72,12 +72,12 @@ class Coroner:
         """Recover the workers of a dead master; return whether some are alive."""
         alive = False
         for worker in self._registry.kids(master):
-            held = self._registry.held(worker)
-            if local and _lives(held.owner):
-                alive = True
-                continue
             account = f"the master {master} of worker {worker} is gone"
             try:
+                held = self._registry.held(worker)
+                if local and _lives(held.owner):
+                    alive = True
+                    continue
                 result = self._recover(
                     held, Finding(Blame.HOST, bool(held.token), account), heed_lease=not local
                 )

@@ -10,6 +10,7 @@ from tests.support.hosts import Network
 from tests.support.report import Report
 from tests.support.servers import Server
 from tests.support.site import Site
+from tests.support.sizes import sized
 
 REPORT = Path(__file__).parents[2] / "reliability-report.json"
 _report = pytest.StashKey[Report]()
@@ -48,3 +49,8 @@ def network(ledger: Redis, ledger_server: Server) -> Iterator[Network]:
     """Return a network with a Redis that is this test's own, and no hosts yet."""
     with Network(ledger, ledger_server.url) as network:
         yield network
+
+
+@pytest.fixture(params=sized("small", "full"))
+def both_sizes() -> None:
+    """Run a test in both sizes although there is no difference."""

@@ -91,7 +91,7 @@ def good(mark: str) -> dict[str, bytes]:
         "in Ruby's order": f'{{"class":"note","args":[{told}]}}'.encode(),
         "in node's order": encode_job("math", "note", (mark,)),
         "back to front": f'{{"args":[{told}],"class":"note"}}'.encode(),
-        "with unknown fields": f'{{"class":"note","args":[{told}],"x":[1],"id":"\\u0000"}}'.encode(),
+        "with unknown fields": f'{{"class":"note","args":[{told}],"x":[1],"id":""}}'.encode(),
         "of another queue": encode_job("other", "note", (mark,)),
         "of a queue that is no text": f'{{"class":"note","args":[{told}],"queue":[1]}}'.encode(),
         "with white space": f' {{\n"class" : "note",\t"args" : [ {told} ] }}\r\n'.encode(),

@@ -202,7 +202,7 @@ def test_a_thread_that_is_no_daemon_is_a_fault_once(
     thread = threading.Thread(target=over.wait, name="left-over", daemon=daemon)
     thread.start()
     try:
-        found = [aftermath.clear(), aftermath.clear()]
+        found = [after_a_while(aftermath), after_a_while(aftermath)]
     finally:
         over.set()
         thread.join()
