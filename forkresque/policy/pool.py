@@ -238,7 +238,7 @@ class Pool:
             if not late:
                 actions += self._judge(child, seen, now)
             actions += self._interruptions(child, seen, now)
-            if cut_off or child.fault is Fault.CUT_OFF:
+            if child.kind is Kind.WORKER and (cut_off or child.fault is Fault.CUT_OFF):
                 actions += self._withdraw(child, seen, now)
             actions += self._kill(child, seen, now)
         return actions

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from forkresque import processes
 from forkresque.errors import BadKey, RedisRefused
 from forkresque.protocol.claims import WorkerId
 from forkresque.protocol.connection import Caller
@@ -135,6 +136,11 @@ class Registry:
         wid = str(worker)
         for _ in range(10):
             seen = self._owner(wid)
+            if self._lives_elsewhere(seen, lease):
+                raise RedisRefused(
+                    f"the id of worker {wid} is in use elsewhere, by {seen}",
+                    hint="give one of the two a --host-label",
+                )
             answer = self._caller.call(
                 load("register").pack(
                     slot=self._keys.slot(wid),
@@ -159,6 +165,8 @@ class Registry:
                     protocol=PROTOCOL,
                 )
             )
+            if answer[0] == b"BADKEY":
+                raise BadKey(f"{to_text(answer[1])} holds another type; {wid} is not registered")
             if answer[0] == b"OK":
                 return None
             if answer[0] == b"PROTO":
@@ -166,6 +174,20 @@ class Registry:
             if answer[0] == b"BUSY":
                 return self.held(wid)
         raise RedisRefused(f"the owner of worker {wid} keeps changing; is its id used twice?")
+
+    def _lives_elsewhere(self, owner: str, lease: Lease) -> bool:
+        """Return whether an owner's master, which cannot be seen from here, renews its lease.
+
+        The age of its last renewal is told by what is left of it, so no clocks are compared.
+        """
+        master = _master_of(owner)
+        if not owner or master == lease.master:
+            return False
+        value = self.lease_value(master)
+        if value is None or processes.is_ours_to_judge(value):
+            return False
+        left_ms = self._caller.command("PTTL", self._keys.lease(master))
+        return bool(left_ms > 1000 * (lease.term - 2 * lease.renewal))
 
     def unregister(self, worker: str, owner: Owner) -> bool:
         """Forget a worker that leaves; return False while its slot holds a job."""
@@ -283,7 +305,9 @@ class Registry:
     def renew_own_lease(self, worker: str, lease: Lease) -> None:
         """Hold on to the job of a worker whose master is gone, as long as its lease would last."""
         term_ms = int(lease.term * 1000)
-        self._caller.command("SET", self._keys.own_lease(worker), "1", "PX", term_ms)
+        key = self._keys.own_lease(worker)
+        if not self._caller.command("PEXPIRE", key, term_ms):  # works when memory is full, too
+            self._caller.command("SET", key, "1", "PX", term_ms)
 
     # -- masters -----------------------------------------------------------------------------
 

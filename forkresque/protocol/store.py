@@ -215,7 +215,7 @@ class Store:
 
     def _lengths(self, lists: Sequence[bytes]) -> list[int]:
         answers = self.client.attempts(*(("LLEN", key) for key in lists))
-        return [answer if isinstance(answer, int) else 0 for answer in answers]
+        return [0 if isinstance(answer, BadKey) else answer for answer in answers]
 
     # -- pausing for everybody ---------------------------------------------------------------
 

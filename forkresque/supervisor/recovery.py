@@ -59,8 +59,8 @@ class Coroner:
         self._misses = {name: self._misses.get(name, 0) for name in masters}
         for name in masters:
             value = self._registry.lease_value(name)
+            self._misses[name] = self._misses[name] + 1 if value is None else 0
             if value is None:
-                self._misses[name] += 1
                 misses, term = self._misses[name], self._lease.term
                 if is_host_lost(misses=misses, reached_for=reached_for, lease=term):
                     orphans |= self._bury(name, local=False)

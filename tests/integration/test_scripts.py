@@ -194,6 +194,7 @@ def test_an_id_is_taken_over_only_after_its_job_is_recovered(world: World) -> No
     world.claimed()
     other = Owner("other:1:bbbb", 7, 200)
     lease = Lease(other.master, "another process")
+    world.let_leases_age()
     before = dump(world.redis)
 
     held = world.registry.register(WORKER, other, lease, now=NOW)
@@ -210,11 +211,23 @@ def test_an_id_is_taken_over_only_after_its_job_is_recovered(world: World) -> No
 
 def test_an_idle_id_that_is_taken_over_leaves_its_former_master(world: World) -> None:
     other = Owner("other:1:bbbb", 7, 200)
+    world.let_leases_age()
     assert world.registry.register(WORKER, other, Lease(other.master, "x"), now=NOW) is None
     again_is_the_same(world)
 
     assert world.registry.kids(MASTER) == []
     assert world.registry.kids(other.master) == [WID]
+
+
+def test_an_id_that_is_in_use_where_we_cannot_look_is_refused(world: World) -> None:
+    other = Owner("other:1:bbbb", 7, 200)
+    before = dump(world.redis)
+
+    with pytest.raises(RedisRefused, match="is in use elsewhere") as caught:
+        world.registry.register(WORKER, other, Lease(other.master, "x"), now=NOW)
+
+    assert "--host-label" in caught.value.hint
+    assert dump(world.redis) == before
 
 
 def test_register_gives_up_on_an_owner_that_keeps_changing(world: World) -> None:
@@ -225,7 +238,7 @@ def test_register_gives_up_on_an_owner_that_keeps_changing(world: World) -> None
             return world.link.call(call)
 
         def command(self, *words: Scalar) -> Any:
-            return b"somebody:1:cccc 1 1"
+            return b"somebody:1:cccc 1 1" if KEYS.owner(WID) in words else None
 
     before = dump(world.redis)
     other = Owner("other:1:bbbb", 7, 200)

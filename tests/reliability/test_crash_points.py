@@ -315,6 +315,11 @@ def a_job_in_hand(stage: Stage) -> None:
     assert stage.world.claimed() == IN_HAND
 
 
+def a_job_left_in_hand(stage: Stage) -> None:
+    a_job_in_hand(stage)
+    stage.world.let_leases_age()
+
+
 def settle(outcome: Outcome, next_token: bytes = b"") -> Act:
     """Return a worker that settles the job in hand, and maybe claims the next."""
 
@@ -392,8 +397,8 @@ def register(target: Target, told: Told) -> None:
 
 def register_heir(stage: Stage) -> None:
     """Be another process that came to the same id, of another master."""
-    registry = stage.world.registry
-    assert registry.register(NEWCOMER, HEIR, HEIR_LEASE, now=NOW) is None
+    stage.world.let_leases_age()
+    assert stage.world.registry.register(NEWCOMER, HEIR, HEIR_LEASE, now=NOW) is None
 
 
 def is_the_heirs(stage: Stage) -> None:
@@ -418,6 +423,7 @@ def take_over_once(target: Target, told: Told) -> None:
 
 
 def take_over_again(stage: Stage) -> None:
+    stage.world.let_leases_age()
     take_over(stage.world.registry, HEIR, HEIR_LEASE)
     redis = stage.redis
     assert redis.get(KEYS.owner(WID)) == str(HEIR).encode()
@@ -778,7 +784,7 @@ SCENARIOS = [
         arrange=a_job_in_hand,
     ),
     Scenario("register", register, register_heir, End(), check=is_the_heirs),
-    Scenario("register busy", take_over_once, take_over_again, BACK, arrange=a_job_in_hand),
+    Scenario("register busy", take_over_once, take_over_again, BACK, arrange=a_job_left_in_hand),
     Scenario("beat", beat, beat_again, End(), arrange=remove_by_a_stranger, check=is_alive),
     Scenario("unregister", unregister, bury(), End()),
     Scenario("unregister busy", unregister, bury(), BACK, arrange=a_job_in_hand),

@@ -7,6 +7,7 @@ when that one is gone.
 import contextlib
 import ctypes
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -20,6 +21,9 @@ from forkresque import Forkresque
 
 GATE_TIMEOUT = 30.0
 LONGEST_BREATHING = 180.0
+HOARD_LIMIT_BYTES = 512 * 1024 * 1024
+BOMB_LIMIT = 40  # processes
+NOBODY = 65534
 
 app = Forkresque()
 _ledgers: dict[int, Redis] = {}
@@ -71,17 +75,27 @@ def breathe(name: str) -> None:
     When is in nanoseconds of the monotonic clock. It ends on `release:<name>`, which stays and
     so ends every run, or on `release:<name>:<host>`, and tells that it ran.
     """
+    _breathe(name, contextlib.nullcontext())
+
+
+@app.job("breathe_on", queue="math")
+def breathe_on(name: str) -> None:
+    """Do the same, whatever is raised."""
+    _breathe(name, contextlib.suppress(BaseException))
+
+
+def _breathe(name: str, calm: contextlib.AbstractContextManager[None]) -> None:
     run, host = secrets.token_hex(4), socket.gethostname()
     deadline = time.monotonic() + LONGEST_BREATHING
-    while True:
-        with ledger().pipeline(transaction=False) as pipe:
+    released = False
+    while not released and time.monotonic() < deadline:
+        with calm, ledger().pipeline(transaction=False) as pipe:
             pipe.rpush(f"breaths:{name}", f"{run} {host} {time.monotonic_ns()}")
             pipe.exists(f"release:{name}", f"release:{name}:{host}")
-            if pipe.execute()[1]:
-                break
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"nobody released {name} in {LONGEST_BREATHING:.0f} s")
-        time.sleep(0.02)
+            released = bool(pipe.execute()[1])
+            time.sleep(0.02)
+    if not released:
+        raise TimeoutError(f"nobody released {name} in {LONGEST_BREATHING:.0f} s")
     ledger().rpush("runs", name)
 
 
@@ -93,8 +107,9 @@ def boom(message: str) -> None:
 
 @app.job("die", queue="math")
 def die(mark: str) -> None:
-    """Tell that it ran, and be killed."""
+    """Tell that it ran, and when it dies, in nanoseconds of the monotonic clock; be killed."""
     ledger().rpush("runs", mark)
+    ledger().rpush("deaths", time.monotonic_ns())
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -175,6 +190,80 @@ def locked_up(name: str) -> None:
     ledger().rpush(f"started:{name}", os.getpid())
     while True:
         libc.pthread_mutex_lock(mutex)
+
+
+@app.job("spin", queue="math")
+def spin(name: str) -> None:
+    """Be a gate that keeps the interpreter busy while it waits."""
+    ledger().rpush(f"started:{name}", os.getpid())
+    deadline = time.monotonic() + GATE_TIMEOUT
+    while ledger().lpop(f"release:{name}") is None:
+        look_at = time.monotonic() + 0.1
+        while time.monotonic() < look_at:
+            pass
+        if look_at > deadline:
+            raise TimeoutError(f"nobody released {name} in {GATE_TIMEOUT:.0f} s")
+    ledger().rpush("runs", name)
+
+
+@app.job("hold_gil", queue="math")
+def hold_gil(name: str, seconds: float) -> None:
+    """Tell `started:<name>`, wait in C with the GIL, whatever signal comes; tell that it ran."""
+    libc, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
+    libc.pthread_mutex_lock(mutex)
+    ledger().rpush(f"started:{name}", os.getpid())
+    second, rest = divmod(time.time() + seconds, 1)
+    libc.pthread_mutex_timedlock(mutex, (ctypes.c_long * 2)(int(second), int(rest * 1e9)))
+    ledger().rpush("runs", name)
+
+
+@app.job("fated", queue="math")
+def fated(mark: str) -> None:
+    """Tell that it ran, and be killed as often as `fate:<mark>` says."""
+    ledger().rpush("runs", mark)
+    if ledger().decr(f"fate:{mark}") >= 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.job("parricide", queue="math")
+def parricide(mark: str) -> None:
+    """Tell that it ran, kill the master, and be killed."""
+    ledger().rpush("runs", mark)
+    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.job("hoard", queue="math")
+def hoard(mark: str) -> None:
+    """Tell that it ran, and touch more memory than a limit allows; C code would crash here."""
+    ledger().rpush("runs", mark)
+    resource.setrlimit(resource.RLIMIT_AS, (HOARD_LIMIT_BYTES, HOARD_LIMIT_BYTES))
+    hoarded = []
+    try:
+        while True:
+            hoarded.append(bytearray(HOARD_LIMIT_BYTES // 64))
+    except MemoryError:
+        os.abort()
+
+
+@app.job("bomb", queue="math")
+def bomb(mark: str) -> None:
+    """Tell that it ran, fork until a limit forbids it, tell how often, and be killed.
+
+    Root knows no such limit, so we become nobody first.
+    """
+    ledger().rpush("runs", mark)
+    if os.getuid() == 0:
+        os.setuid(NOBODY)
+    resource.setrlimit(resource.RLIMIT_NPROC, (BOMB_LIMIT, BOMB_LIMIT))
+    forks = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            if os.fork() == 0:
+                signal.pause()
+            forks += 1
+    ledger().rpush("forks", forks)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @app.job("nurse", queue="math")

@@ -72,7 +72,8 @@ class Server:
 
     It keeps nothing on disk unless `appendonly` names an fsync policy ("always",
     "everysec", "no"). `args` are further options, as on its command line. `content` is what
-    another server had on its disk, a directory of which it starts with a copy.
+    another server had on its disk, a directory of which it starts with a copy. A `sentinel`
+    keeps its configuration in a file, as it must.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Server:
         appendonly: str | None = None,
         args: Sequence[str] = (),
         content: Path | None = None,
+        sentinel: bool = False,
     ) -> None:
         self.binary = binary or next(iter(binaries().values()))
         self.directory = Path(tempfile.mkdtemp(prefix="forkresque-server-"))
@@ -90,6 +92,10 @@ class Server:
             ("--appendonly", "yes", "--appendfsync", appendonly) if appendonly else ()
         )
         self._args = tuple(args)
+        self._config: tuple[Path | str, ...] = ()
+        if sentinel:
+            (self.directory / "conf").touch()
+            self._config = (self.directory / "conf", "--sentinel")
         try:
             if content is not None:
                 shutil.copytree(content, self.directory, dirs_exist_ok=True)
@@ -184,7 +190,7 @@ class Server:
 
     def _launch(self) -> subprocess.Popen[bytes]:
         argv = [
-            *(self.binary, "--bind", HOST, "--port", str(self.port)),
+            *(self.binary, *self._config, "--bind", HOST, "--port", str(self.port)),
             *("--unixsocket", self.socket, "--unixsocketperm", "700"),
             *("--dir", self.directory, "--save", "", "--daemonize", "no"),
             *self._persistence,

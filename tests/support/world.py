@@ -90,6 +90,11 @@ class World:
     def register(self) -> None:
         assert self.registry.register(WORKER, OWNER, LEASE, now=NOW) is None
 
+    def let_leases_age(self) -> None:
+        """Have every lease look as if it was not renewed for a while: no id counts as in use."""
+        for key in self.redis.scan_iter(KEYS.lease("*")):
+            self.redis.pexpire(key, 5_000)
+
     def claim(self, token: bytes = T1) -> Claimed | Nothing:
         return self.claims.claim(token, now=NOW)
 
@@ -137,23 +142,33 @@ def open_world(server: Server, redis: Redis) -> Iterator[World]:
 def dump(redis: Redis) -> Dump:
     """Return every key with its value; a time to live shows only as such."""
     keys: Any = redis.keys()
-    return {key: (_value(redis, key), redis.ttl(key) >= 0) for key in sorted(keys)}
+    keys.sort()
+    with redis.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.type(key)
+            pipe.ttl(key)
+        found = pipe.execute()
+        for key, kind in zip(keys, found[::2], strict=True):
+            _ask_value(pipe, kind, key)
+        values = pipe.execute()
+    ends = [ttl >= 0 for ttl in found[1::2]]
+    return dict(zip(keys, zip(values, ends, strict=True), strict=True))
 
 
-def _value(redis: Redis, key: bytes) -> Any:
-    match redis.type(key):
+def _ask_value(redis: Any, kind: bytes, key: bytes) -> None:
+    match kind:
         case b"string":
-            return redis.get(key)
+            redis.get(key)
         case b"list":
-            return redis.lrange(key, 0, -1)
+            redis.lrange(key, 0, -1)
         case b"set":
-            return redis.smembers(key)
+            redis.smembers(key)
         case b"zset":
-            return redis.zrange(key, 0, -1, withscores=True)
+            redis.zrange(key, 0, -1, withscores=True)
         case b"hash":
-            return redis.hgetall(key)
+            redis.hgetall(key)
         case _:
-            return redis.xrange(key)
+            redis.xrange(key)
 
 
 def places(redis: Redis, raw: bytes) -> list[bytes]:

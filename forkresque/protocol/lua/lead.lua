@@ -13,10 +13,11 @@ local current = redis.call("GET", leader)
 if current and current ~= token then return {"FOLLOW", current} end
 redis.call("PEXPIRE", leader, term_ms) -- any write opens the script to the rest when memory is full
 redis.call("SET", leader, token, "PX", term_ms)
-if not current then redis.call("INCR", epoch) end
+if not current then redis.pcall("INCR", epoch) end
 local holder = ""
 for i = first_foreign, #KEYS do
-  local other = redis.call("GET", KEYS[i])
+  local other = redis.pcall("GET", KEYS[i])
+  if type(other) == "table" then other = KEYS[i] end -- of another type: nobody's, until it expires
   if other and other ~= token then
     holder = other
     if redis.call("TTL", KEYS[i]) == -1 then redis.call("EXPIRE", KEYS[i], foreign_term) end

@@ -12,6 +12,7 @@
 -- more. Sending it again gives the same answer. O(1).
 local held = redis.call("GET", slot)
 if not held or not starts(held, token .. "\n") then return -1 end
+if not fits(locks, "hash") then return 0 end -- a lock that nobody would free
 local found = redis.pcall("GET", lock)
 if type(found) == "table" then return 0 end
 if found == value then return 1 end

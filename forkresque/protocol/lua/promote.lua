@@ -19,6 +19,7 @@ end
 if tonumber(second) > tonumber(redis.call("TIME")[1]) then return {"EARLY"} end
 if not fits(bucket, "list") then return {"BADKEY", bucket} end
 if not fits(failed, "list") then return {"BADKEY", failed} end
+if not fits(schedule, "zset") then return {"BADKEY", schedule} end
 
 local moved = 0
 for i = 0, (#ARGV - first_payload_and_name_and_entry + 1) / 3 - 1 do

@@ -1,5 +1,6 @@
 -- Make a worker known, or known again after a stranger removed it.
 --
+-- USES read
 -- KEYS slot owner workers ping started kids masters lease other_kids proto
 -- ARGV worker master claim seen since sign ping_ttl lease_value lease_ms protocol
 --
@@ -11,10 +12,13 @@
 --
 -- Returns {OK}; {BUSY} when an earlier process with this id left a job in the slot, which must
 -- be recovered first; {CHANGED} when the owner is no longer the one that the caller saw; {PROTO,
--- number} when the namespace is kept by a newer protocol. O(1).
+-- number} when the namespace is kept by a newer protocol; {BADKEY, key}. O(1).
 local known = redis.pcall("GET", proto)
 known = type(known) == "string" and tonumber(known) or 0
 if known > tonumber(protocol) then return {"PROTO", tostring(known)} end
+for _, set in ipairs({workers, kids, masters, other_kids}) do
+  if not fits(set, "set") then return {"BADKEY", set} end
+end
 local current = redis.call("GET", owner) or ""
 if current ~= claim then
   if current ~= seen then return {"CHANGED"} end

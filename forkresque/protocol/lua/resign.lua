@@ -6,6 +6,6 @@
 -- Returns how many there were. O(locks).
 local given = 0
 for i = first_lock, #KEYS do
-  if redis.call("GET", KEYS[i]) == token then given = given + redis.call("DEL", KEYS[i]) end
+  if redis.pcall("GET", KEYS[i]) == token then given = given + redis.call("DEL", KEYS[i]) end
 end
 return given

@@ -1,0 +1,223 @@
+"""A host loses touch with Redis, briefly or for longer than its lease, both ways or one.
+
+It all happens at once, to hosts beside one another, in one story that the tests look back on. A
+short cut costs nothing. After a long one the jobs run again elsewhere, and what their old owner
+says of them later changes nothing.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from forkresque.protocol.script import load
+from tests.support.hosts import (
+    HostStart,
+    Network,
+    Run,
+    assert_accounted_once,
+    audited,
+    await_runs,
+    await_workers,
+    drain,
+    hand_out,
+    release,
+    runs_of,
+)
+from tests.support.report import Report
+from tests.support.servers import Server
+from tests.support.site import KEYS
+from tests.support.sizes import sized
+from tests.support.waiting import wait_until
+
+SHORT_LEASE, LEASE = 6.0, 30.0
+BOUND = {SHORT_LEASE: 10.0, LEASE: 40.0}  # seconds until the jobs of a cut-off host run elsewhere
+SHORT_CUT = {SHORT_LEASE: 3.0, LEASE: 5.0}  # seconds
+LONG_CUT = {SHORT_LEASE: 0.0, LEASE: 60.0}  # seconds at least, and until all jobs run again
+SLACK = 15.0  # seconds more than the bound that the story waits before it gives up
+
+# Each host's jobs. What is called "end" ends while its host is out of touch; the others go on.
+JOBS = {
+    "short": ["short job", "short end"],
+    "long": ["long job", "long end"],
+    "strict": ["strict job", "strict end", "strict stubborn"],
+    "mute": ["mute job", "mute end"],
+    "deaf": ["deaf job", "deaf end"],
+}
+UNHARMED = ["short job", "short end", "deaf end"]  # the last one's settle arrives, not its answer
+RERUN = {name: host for host, names in JOBS.items() for name in names if name not in UNHARMED}
+LATE = {"short": 0, "long": 2, "strict": 2, "mute": 2, "deaf": 1}  # settles that come too late
+WORKERS = {host: len(names) for host, names in JOBS.items()} | {"heir": len(RERUN)}
+
+
+class Story:
+    """What happens, told once; what is noted down is for the tests."""
+
+    def __init__(self, network: Network, lease: float) -> None:
+        self.lease = lease
+        self.site = network.site
+        self.hosts = {name: network.host(name) for name in JOBS}
+        self.starts = {
+            name: host.start(
+                "--on-partition",
+                "stop" if name == "strict" else "continue",
+                lease=lease,
+                workers=WORKERS[name],
+            )
+            for name, host in self.hosts.items()
+        }
+        self.heir = network.host("heir").start(
+            lease=lease, workers=WORKERS["heir"], queues=",".join(JOBS)
+        )
+        await_workers({one: WORKERS[name] for name, one in self.starts.items()})
+        await_workers({self.heir: WORKERS["heir"]})
+        self.site.redis.script_load(load("settle").source)  # or the first would be asked for it
+        self.raws = hand_out(self.site, self.heir, JOBS)
+        self.cut_at = time.monotonic()
+
+    def start(self, name: str) -> HostStart:
+        """Start the master of a host that is to be cut off."""
+        policy = "stop" if name == "strict" else "continue"
+        return self.hosts[name].start(
+            "--on-partition", policy, lease=self.lease, workers=WORKERS[name]
+        )
+
+    def lose_touch(self) -> None:
+        """Cut all, end a job of each, and see that nothing but the deaf host's word arrives."""
+        for name in ("short", "long", "strict"):
+            self.hosts[name].cut()
+        self.hosts["mute"].mute()
+        self.hosts["deaf"].deafen()
+        for name, start in self.starts.items():
+            release(self.site, f"{name} end", host=name)
+            await_settling(start)
+        before = self.hosts["mute"].received()
+        self.site.redis.sadd(KEYS.queues(), "news")  # of which Redis tells every clerk
+        wait_until(lambda: self.hosts["mute"].received() > before, "the mute host to hear")
+        self.await_moment(SHORT_CUT[self.lease])
+        assert "settle" in self.starts["deaf"].phases()
+        assert [(one.event, one.host) for one in audited(self.site)] == [("DONE", "deaf")]
+
+    def heal_the_short_cut(self) -> None:
+        """Heal it before its lease is over."""
+        self.hosts["short"].heal()
+        self.site.await_processed(2)
+        release(self.site, "short job")
+        self.site.await_processed(len(UNHARMED))
+
+    def await_heir(self) -> None:
+        """Wait until the heir has all jobs of those who are cut off, and longer if so wanted."""
+        again = await_runs(self.site, 2, *RERUN, timeout=BOUND[self.lease] + SLACK)
+        self.times = [run.began - self.cut_at for run in again]
+        self.await_moment(LONG_CUT[self.lease])
+
+    def heal(self) -> None:
+        """Heal all, and let the old owners have their late say."""
+        for name, host in self.hosts.items():
+            host.heal()
+            release(self.site, *JOBS[name], host=name)
+        wait_until(lambda: {name: self.late(name) for name in JOBS} == LATE, "their late say")
+        self.processed_after_late_say = self.site.count("processed")
+        self.in_hand_after_late_say = self.site.slots()
+
+    def work_on(self) -> None:
+        """Let the heir finish, and give each host another job."""
+        release(self.site, *RERUN)
+        self.site.await_processed(len(self.raws))
+        more = {name: [f"{name} more"] for name in JOBS}
+        self.raws |= hand_out(self.site, self.heir, more)
+        release(self.site, *(f"{name} more" for name in JOBS))
+        self.site.await_processed(len(self.raws))
+        drain(self.site, self.heir, *self.starts.values())
+
+    def await_moment(self, after: float) -> None:
+        """Wait until so many seconds after the cut."""
+        left = max(0.0, self.cut_at + after - time.monotonic())
+        wait_until(lambda: time.monotonic() >= self.cut_at + after, "the moment", left + 5.0)
+
+    def late(self, name: str) -> int:
+        """Return how often a host was told that its job is not its own any more."""
+        return self.starts[name].log().count("its job was recovered by others meanwhile")
+
+    def runs(self, name: str) -> list[Run]:
+        """Return the runs of one job."""
+        return runs_of(self.site, name)
+
+
+def await_settling(start: HostStart) -> None:
+    """Wait until a worker has ended its job, and cannot tell."""
+    wait_until(lambda: "settle" in start.phases(), "a worker to settle")
+
+
+@pytest.fixture(scope="module", params=sized(SHORT_LEASE, LEASE, timeout=150.0))
+def story(request: pytest.FixtureRequest, ledger_server: Server) -> Iterator[Story]:
+    ledger_server.flush()
+    with (
+        closing(ledger_server.client()) as ledger,
+        Network(ledger, ledger_server.url) as network,
+    ):
+        story = Story(network, request.param)
+        story.lose_touch()
+        story.heal_the_short_cut()
+        story.await_heir()
+        story.heal()
+        story.work_on()
+        yield story
+
+
+def test_a_short_cut_recovers_nothing(story: Story) -> None:
+    assert [[run.host for run in story.runs(name)] for name in JOBS["short"]] == [["short"]] * 2
+    assert story.late("short") == 0
+
+
+def test_jobs_of_a_host_that_is_cut_off_run_once_more_elsewhere(
+    story: Story, report: Report
+) -> None:
+    for name, host in RERUN.items():
+        assert [run.host for run in story.runs(name)] == [host, "heir"]
+    if story.lease == LEASE:
+        assert max(story.times) <= BOUND[LEASE]
+    lease = "" if story.lease == LEASE else f", lease {story.lease:.0f}"
+    report.time(f"host cut off to recovered{lease}", story.times)
+    report.count("re-runs", len(RERUN))
+
+
+def test_what_the_old_owner_settles_later_changes_nothing(story: Story) -> None:
+    assert story.processed_after_late_say == len(UNHARMED)
+    assert story.in_hand_after_late_say == len(RERUN)
+
+
+def test_a_settle_whose_answer_went_astray_counts_once(story: Story) -> None:
+    assert [run.host for run in story.runs("deaf end")] == ["deaf"]
+
+
+def test_a_host_that_must_stop_has_stopped_before_others_begin(
+    story: Story, report: Report
+) -> None:
+    for name in JOBS["strict"]:
+        first, second = story.runs(name)
+        assert first.ended < second.began
+        report.time("stopped before others begin", second.began - first.ended)
+    first, second = story.runs("long job")
+    assert first.ended > second.began, "a host that may continue does so"
+
+
+def test_nobody_but_a_job_that_does_not_obey_is_killed(story: Story) -> None:
+    ended = [line for start in story.starts.values() for line in start.log().splitlines()]
+    ended = [line for line in ended if " ended " in line]
+    assert len(ended) == 1, ended
+    assert "worker" in ended[0]
+
+
+def test_every_job_of_the_cut_hosts_is_accounted_once(story: Story, report: Report) -> None:
+    assert_accounted_once(story.site, story.raws, RERUN)
+    report.count("links cut", len(JOBS))
+    report.count("jobs", len(story.raws))
+    for row in ("lost", "doubled", "false recoveries"):
+        report.count(row, 0)
+
+
+def test_hosts_work_on_when_the_link_is_back(story: Story) -> None:
+    for name in JOBS:
+        assert [run.host for run in story.runs(f"{name} more")] == [name]
