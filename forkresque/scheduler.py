@@ -13,7 +13,8 @@ log = logging.getLogger("forkresque.scheduler")
 
 TERM = 15.0  # seconds the lead lasts without being renewed
 RENEWAL = 5.0
-SWEEP_EVERY = 60.0  # seconds between searches for stray buckets
+LOOK = 1.0  # seconds between a follower's looks whether the lead is free
+SWEEP_EVERY = 55.0  # seconds between searches for stray buckets
 _SWEEP_PAUSE = 0.05  # seconds between two pages of a search, to leave Redis to others
 
 
@@ -82,7 +83,8 @@ class Scheduler:
         if time.monotonic() < self._renew_at:
             return
         before, self._state = self._state, self._delayed.lead(self.token, term=TERM)
-        self._renew_at = time.monotonic() + RENEWAL
+        leads = self._state.state is not Lead.FOLLOW
+        self._renew_at = time.monotonic() + (RENEWAL if leads else LOOK)
         if self._state.state is not before.state:
             holder = f" holder={self._state.holder}" if self._state.holder else ""
             log.info("scheduler=%s%s", self._state.state.lower(), holder)
@@ -123,7 +125,8 @@ class Scheduler:
         pause = max(0.0, min(self._renew_at, self._sweep_at) - time.monotonic())
         second = self._delayed.next_second()
         if second is not None:
-            left = second - self._delayed.clock.now()
+            # By Redis' clock when it was asked what is due, so it cannot have come since unseen.
+            left = second - self._delayed.looked_at
             # What is due and was not promoted cannot be; looking at it all the time is no help.
             pause = min(pause, left if left > 0 else self._interval)
         return pause if self._delayed.told else min(pause, self._interval)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from forkresque.policy.births import Births
 
 ABORT_GRACE = 2.0  # seconds from a job's soft end to the kill
-BOOKS_GRACE = 2.0  # seconds the clerk may take to settle the last deaths
+BOOKS_GRACE = 0.75  # seconds the clerk may take to settle the last deaths
 CLERK_SILENCE = 10.0  # seconds without a beat after which the clerk is killed
 FROZEN_AFTER = 60.0  # the same for a worker that has no job in hand
 DUMP_GRACE = 0.5  # seconds from asking for a stack dump to the kill

@@ -5,12 +5,12 @@ so lose a job; our callers ask again with the same token instead. A connection i
 anything goes wrong between a question and its answer, so no answer is ever read by the next.
 """
 
+import re
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -33,6 +33,7 @@ from forkresque.errors import (
     RedisRefused,
     RedisUnavailable,
 )
+from forkresque.protocol import sentinel
 from forkresque.protocol.script import Call, Scalar, pack
 
 SOCKET_TIMEOUT = 5.0
@@ -60,13 +61,9 @@ class Caller(Protocol):
 
 
 def masked(url: str) -> str:
-    """Return `url` without its password, for messages."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    place = f"{parts.username or ''}:***@{parts.hostname or ''}"
-    place += f":{parts.port}" if parts.port else ""
-    return urlunsplit((parts.scheme, place, parts.path, parts.query, parts.fragment))
+    """Return `url` without any password, for messages."""
+    url = re.sub(r"^(\w+://[^:@/?#]*:).*@", r"\1***@", url)  # up to the last @: one may be within
+    return re.sub(r"([?&][^=&#]*password=)[^&#]*", r"\1***", url)
 
 
 class Target:
@@ -97,12 +94,19 @@ class Target:
     def pool(self) -> redis.ConnectionPool:
         """Return a pool that has not connected yet."""
         try:
-            return redis.ConnectionPool.from_url(self.url, **self._pool_settings)
+            if self.url.startswith(sentinel.SCHEME):
+                settings = self._pool_settings | sentinel.settings_of(self.url)
+                pool = redis.ConnectionPool(**settings)
+            else:
+                pool = redis.ConnectionPool.from_url(self.url, **self._pool_settings)
+            pool.connection_class(**pool.connection_kwargs)
         except (ValueError, TypeError, RedisError) as error:
             raise ConfigError(
                 f"the Redis URL {masked(self.url)} cannot be used: {error}",
-                hint="use redis://host:port/db, rediss://…, unix:///path or embedded://",
+                hint="use redis://host:port/db, rediss://…, unix:///path, embedded:// or "
+                "sentinel://host:port,host:port/name",
             ) from error
+        return pool
 
     def link(self, *, tracking: bool = False) -> "Link":
         """Return one connection for one thread, not connected yet."""
@@ -118,6 +122,8 @@ def _translated(error: Exception, url: str, *, sent: bool = True) -> ForkresqueE
     place = masked(url)
     if isinstance(error, _ELSEWHERE):
         return RedisUnavailable(f"{place} is no primary: {error}", sent=False)
+    if _is_busy(error):
+        return RedisUnavailable(f"Redis at {place} is busy: {error}", sent=False)
     if isinstance(error, _REFUSALS):
         if str(error).startswith("WRONGTYPE"):
             return BadKey(f"a key holds another type than Resque keeps there: {error}")
@@ -125,6 +131,11 @@ def _translated(error: Exception, url: str, *, sent: bool = True) -> ForkresqueE
     if not sent:
         return RedisUnavailable(f"cannot reach Redis at {place}: {error}", sent=False)
     return RedisUnavailable(f"no answer from Redis at {place}: {error}")
+
+
+def _is_busy(error: Exception) -> bool:
+    """Return whether some client's long script keeps Redis from this: it passes."""
+    return isinstance(error, ResponseError) and str(error).startswith("BUSY ")
 
 
 class Link:
@@ -229,7 +240,10 @@ class Link:
         try:
             _exchange(self._connection, pack("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP"))
             self.tracking = True
-        except ResponseError:
+        except ResponseError as error:
+            if _is_busy(error):
+                self.close()
+                raise
             self._wants_tracking = False  # too old or not allowed: the caller polls
 
     def _ask(self, packed: bytes, *, armed: bool) -> Any:
@@ -240,7 +254,8 @@ class Link:
             if not (armed and self.tracking):
                 return _exchange(connection, packed)
             connection.send_packed_command([_CACHING + packed])  # two would be two packets
-            if isinstance(_answer(connection), ResponseError):
+            caching = _answer(connection)
+            if isinstance(caching, ResponseError) and not _is_busy(caching):
                 self._wants_tracking = self.tracking = False  # not allowed: the caller polls
             return connection.read_response()
         except _ELSEWHERE:
@@ -290,15 +305,22 @@ class Client:
         """Send several commands in one go and return their answers; not a transaction."""
         answers = self.attempts(*commands)
         for answer in answers:
-            if isinstance(answer, ResponseError):
-                raise _translated(answer, self._target.url) from answer
+            if isinstance(answer, BadKey):
+                raise answer
         return answers
 
     def attempts(self, *commands: tuple[Scalar, ...]) -> list[Any]:
-        """Send several commands in one go and return their answers, errors among them."""
+        """Send several commands in one go; an answer is a BadKey where a key has another type."""
         with self._connection() as connection:
             connection.send_packed_command([pack(*words) for words in commands])
-            return [_answer(connection) for _ in commands]
+            answers = [_answer(connection) for _ in commands]
+        errors = [_translated(a, self._target.url) for a in answers if isinstance(a, ResponseError)]
+        for error in errors:
+            if not isinstance(error, BadKey):
+                raise error
+        return [
+            _translated(a, self._target.url) if isinstance(a, ResponseError) else a for a in answers
+        ]
 
     def close(self) -> None:
         """Close all connections. The next call opens one again."""
@@ -351,12 +373,17 @@ class RedisClock:
 
     def now(self) -> float:
         """Return epoch seconds. Asks Redis when the last look is old, and raises as it does."""
+        if time.monotonic() - self._asked_at > self._fresh_for:
+            return self.look()
+        return self.guess()
+
+    def look(self) -> float:
+        """Return epoch seconds as Redis sees them now, and raise as it does."""
         asked_at = time.monotonic()
-        if asked_at - self._asked_at > self._fresh_for:
-            seconds, microseconds = self._caller.command("TIME")
-            # By the time of the question, not of the answer: never behind Redis' own clock.
-            self._asked_at = asked_at
-            self._offset = int(seconds) + int(microseconds) / 1e6 - asked_at
+        seconds, microseconds = self._caller.command("TIME")
+        # By the time of the question, not of the answer: never behind Redis' own clock.
+        self._asked_at = asked_at
+        self._offset = int(seconds) + int(microseconds) / 1e6 - asked_at
         return self.guess()
 
     def guess(self) -> float:

@@ -66,6 +66,7 @@ class Delayed:
         self._link = link
         self._keys = keys
         self.clock = RedisClock(link)
+        self.looked_at = 0.0  # Redis' time when it was last asked what is due
 
     @property
     def told(self) -> bool:
@@ -103,7 +104,8 @@ class Delayed:
 
         A member that is not a number was not put there by a Resque; it is passed over.
         """
-        now = self._link.command("TIME")[0]
+        now, microseconds = self._link.command("TIME")
+        self.looked_at = int(now) + int(microseconds) / 1e6
         for offset in count(0, BATCH):
             page = self._link.command(
                 "ZRANGEBYSCORE", self._keys.schedule(), "-inf", now, "LIMIT", offset, BATCH

@@ -1,7 +1,9 @@
 """What the clerk does for the jobs of those who are gone: its own workers, and other masters'."""
 
 import logging
+import math
 import signal
+import time
 from collections.abc import Mapping
 
 from forkresque import processes
@@ -15,6 +17,8 @@ from forkresque.protocol.registry import Held, Lease, Owner, Recovery, Registry
 from forkresque.supervisor.messages import Died
 
 log = logging.getLogger("forkresque.clerk")
+
+LEAP = 1.0  # seconds by which two clocks may part between two looks
 
 _NAMES = {Fault.STUCK: "WorkerStuck", Fault.OVERDUE: "JobTimeout"}
 
@@ -30,6 +34,8 @@ class Coroner:
         self._jobs = jobs
         self._lease = lease
         self._misses: dict[str, int] = {}
+        self._error = math.nan  # of our clock, against Redis'
+        self._steady_since = -math.inf
         self.recovered = 0  # jobs brought back, or recorded as failed
 
     def settle(self, died: Died) -> Recovery:
@@ -54,6 +60,7 @@ class Coroner:
         A master of this host is dead when its process is; one elsewhere when its lease has run
         out for long enough.
         """
+        reached_for = min(reached_for, self._steady_for())
         orphans = False
         masters = [name for name in self._registry.masters() if name != self._lease.master]
         self._misses = {name: self._misses.get(name, 0) for name in masters}
@@ -67,6 +74,18 @@ class Coroner:
             elif processes.is_ours_to_judge(value) and not processes.is_described_alive(value):
                 orphans |= self._bury(name, local=True)
         return orphans
+
+    def _steady_for(self) -> float:
+        """Return for how long Redis' clock has gone as ours does.
+
+        When it leaps ahead, every lease runs out at once, also those of the living.
+        """
+        now = time.monotonic()
+        error = self._clock.look() - now
+        if abs(error - self._error) >= LEAP:  # never at the first look, which has no other
+            self._steady_since = now
+        self._error = error
+        return now - self._steady_since
 
     def _bury(self, master: str, *, local: bool) -> bool:
         """Recover the workers of a dead master; return whether some are alive."""

@@ -11,7 +11,7 @@ from forkresque.protocol.connection import Target
 from forkresque.protocol.delayed import Delayed, Lead
 from forkresque.protocol.failure import parse_failure
 from forkresque.protocol.keys import Keys
-from forkresque.scheduler import RENEWAL, Scheduler
+from forkresque.scheduler import LOOK, RENEWAL, Scheduler
 from tests.support.servers import Server
 
 KEYS = Keys("resque")
@@ -97,7 +97,7 @@ def test_one_of_two_schedulers_leads(new: NewScheduler, redis: Redis) -> None:
     result = second.step()
 
     assert (second.state, result.promoted) == (Lead.FOLLOW, 0)
-    assert RENEWAL - 1 < result.pause <= RENEWAL
+    assert 0 < result.pause <= LOOK
     assert queued(redis) == [RAW]
 
 

@@ -588,9 +588,9 @@ def test_the_clerk_leaves_last_when_the_deaths_are_settled() -> None:
     assert planned(pool, 1.0) == []
     pool.unsettled_deaths = 0
     assert planned(pool, 1.1) == [Dismiss(CLERK)]
-    assert planned(pool, 2.0) == []
+    assert planned(pool, 1.2) == []
     assert not pool.finished
-    pool.died(CLERK, 2.0, jitter=0.5)
+    pool.died(CLERK, 1.2, jitter=0.5)
 
     assert pool.finished
     assert pool.cuts == 0
