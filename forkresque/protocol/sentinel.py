@@ -76,7 +76,7 @@ class PrimaryConnection(redis.Connection):
     def connect_check_health(self, *given: Any, **named: Any) -> None:
         """Connect and shake hands, unless that is done."""
         try:
-            super().connect_check_health(*given, **named)  # type: ignore[no-untyped-call]
+            super().connect_check_health(*given, **named)
         except (RedisError, OSError):
             self._sentinels.distrust()
             raise

@@ -7,11 +7,12 @@ question that has none yet. Nothing waits and nothing runs at the same time: the
 
 A schedule names the actor of each step. A prefix of a schedule is a schedule, too: in it those who
 have not ended have died, between any two of their questions. Explored are therefore all nodes of
-the tree of orders, each on a fresh Redis. Two reads that follow each other have one outcome in
-either order, so only one of the two orders is played.
+the tree of orders, each on a fresh Redis. Orders that lead to the same data and leave each actor
+with the same answers have one future, so only the first of them is followed any further.
 """
 
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -25,10 +26,23 @@ Schedule = tuple[str, ...]
 
 _END_EARLY = 0.07  # how often somebody dies at each step of a schedule by chance
 
-_READS = {
-    b"EXISTS", b"GET", b"HGETALL", b"HKEYS", b"LINDEX", b"LLEN", b"LRANGE", b"MGET", b"SISMEMBER",
-    b"SMEMBERS", b"TIME", b"TTL", b"ZRANGEBYSCORE",
-}  # fmt: skip
+_TIME = [b"%d" % time.time(), b"0"]  # stands still, or no two orders would lead to the same
+
+# A stream's ids are times, so of a stream only the values count.
+_CONTENTS = """
+local found, keys = {}, redis.call("KEYS", "*")
+table.sort(keys)
+for _, key in ipairs(keys) do
+  if redis.call("TYPE", key).ok == "stream" then
+    for _, entry in ipairs(redis.call("XRANGE", key, "-", "+")) do
+      table.insert(found, table.concat(entry[2], " "))
+    end
+  else
+    table.insert(found, key .. redis.call("DUMP", key))
+  end
+end
+return redis.sha1hex(table.concat(found, "\\n"))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +52,11 @@ class Question:
     said: Call | tuple[tuple[Scalar, ...], ...]
 
     @property
-    def word(self) -> bytes:
+    def word(self) -> str:
         """Return the command's name; of a transaction that is MULTI, of a script EVAL."""
         if isinstance(self.said, Call):
-            return b"EVAL"
-        return str(self.said[0][0]).upper().encode() if len(self.said) == 1 else b"MULTI"
-
-    @property
-    def only_reads(self) -> bool:
-        """Return whether nobody else can tell that it was asked."""
-        return self.word in _READS
+            return "EVAL"
+        return str(self.said[0][0]) if len(self.said) == 1 else "MULTI"
 
     def ask(self, link: Link) -> Any:
         """Send it, and return the answer; of a transaction that of EXEC, None for an abort."""
@@ -118,6 +127,7 @@ class Player:
         self._link = link
         self._moment = self._birth = birth
         self.told: list[tuple[Question, Any]] = []
+        self.watching = False
 
     @property
     def ended(self) -> bool:
@@ -130,15 +140,18 @@ class Player:
         return self._moment.result
 
     @property
-    def next_only_reads(self) -> bool:
-        return self._moment.question is not None and self._moment.question.only_reads
+    def place(self) -> int:
+        """Return what stands for all that it was told."""
+        return id(self._moment)
 
     def step(self) -> None:
         """Ask the next question."""
         question = self._moment.question
         assert question is not None, "a player who has ended was asked to go on"
-        answer = question.ask(self._link)
-        self._birth.watches |= question.word == b"WATCH"
+        answer = _TIME if question.word == "TIME" else question.ask(self._link)
+        if question.word in ("WATCH", "MULTI", "UNWATCH"):
+            self.watching = question.word == "WATCH"
+        self._birth.watches |= self.watching
         self.told.append((question, answer))
         known = self._moment.after
         if (key := repr(answer)) not in known:
@@ -178,15 +191,13 @@ class Play:
         return self.players[name].told
 
     def choices(self) -> list[str]:
-        """Return who may go on, without orders that differ from others in two reads only."""
-        going = [name for name, player in self.players.items() if not player.ended]
-        if not self.schedule or not self.told(self.schedule[-1])[-1][0].only_reads:
-            return going
-        rank = list(self.players).index
-        last = rank(self.schedule[-1])
-        return [
-            name for name in going if rank(name) >= last or not self.players[name].next_only_reads
-        ]
+        """Return who may go on."""
+        return [name for name, player in self.players.items() if not player.ended]
+
+    @property
+    def watched(self) -> bool:
+        """Return whether somebody's next EXEC depends on more than what Redis holds now."""
+        return any(player.watching for player in self.players.values())
 
 
 class Interleaver:
@@ -207,11 +218,15 @@ class Interleaver:
     def all_plays(self) -> Iterator[Play]:
         """Carry out every schedule, each once, and yield it for the caller to look at."""
         waiting: list[Schedule] = [()]
+        known: set[tuple[object, ...]] = set()
         while waiting:
             schedule = waiting.pop()
             play = self.play(schedule)
+            state = self._state(play)  # before the caller does anything
             yield play
-            waiting += [(*schedule, name) for name in reversed(play.choices())]
+            if play.watched or state not in known:
+                known.add(state)
+                waiting += [(*schedule, name) for name in reversed(play.choices())]
 
     def some_plays(self, number: int, seed: int) -> Iterator[Play]:
         """Carry out so many schedules by chance, and yield each that was not there before."""
@@ -236,6 +251,10 @@ class Interleaver:
         for name in schedule:
             play.step(name)
         return play
+
+    def _state(self, play: Play) -> tuple[object, ...]:
+        contents = self.client.command("EVAL", _CONTENTS, 0)
+        return contents, *(player.place for player in play.players.values())
 
     def close(self) -> None:
         self.client.close()

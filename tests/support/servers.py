@@ -91,7 +91,7 @@ class Server:
         self._persistence = (
             ("--appendonly", "yes", "--appendfsync", appendonly) if appendonly else ()
         )
-        self._args = tuple(args)
+        self.args = tuple(args)
         self._config: tuple[Path | str, ...] = ()
         if sentinel:
             (self.directory / "conf").touch()
@@ -194,7 +194,7 @@ class Server:
             *("--unixsocket", self.socket, "--unixsocketperm", "700"),
             *("--dir", self.directory, "--save", "", "--daemonize", "no"),
             *self._persistence,
-            *self._args,
+            *self.args,
         ]
         self.socket.unlink(missing_ok=True)
         with (self.directory / "log").open("wb") as log:
