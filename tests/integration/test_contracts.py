@@ -93,6 +93,16 @@ def test_a_lock_that_some_client_left_without_an_end_ends_by_its_number(world: W
     assert take(world, held) is True
 
 
+def test_a_lock_that_ends_by_itself_stands_until_then_whatever_its_number_says(
+    world: World,
+) -> None:
+    world.push(RAW)
+    held = world.claimed()
+    world.redis.set(LOCK, PAST, ex=60)
+
+    assert take(world, held) is False
+
+
 @pytest.mark.parametrize("value", ["for ever", "", "-1"])
 def test_a_lock_whose_value_is_no_number_stands(world: World, value: str) -> None:
     world.push(RAW)

@@ -25,6 +25,7 @@ from forkresque.protocol.connection import Target
 from forkresque.protocol.delayed import Delayed
 from forkresque.protocol.payload import encode_job
 from forkresque.protocol.registry import Registry
+from forkresque.protocol.script import load
 from forkresque.protocol.store import Store
 from forkresque.queue import Queue
 from tests.conftest import Starter
@@ -245,6 +246,7 @@ class Silence:
 @pytest.fixture
 def silences(one_server: Server, start: Starter, site: Site) -> Iterator[list[Silence]]:
     """Return a master with a job in hand and a producer for each kind of silence."""
+    site.redis.script_load(load("enqueue").source)  # or the first answer would be NOSCRIPT
     with ExitStack() as stack:
         silences = []
         for name in ("half open", "muted"):

@@ -17,9 +17,12 @@ local found = redis.pcall("GET", lock)
 if type(found) == "table" then return 0 end
 if found == value then return 1 end
 if found then
-  -- A lock without an end of its own (some client died between SET and EXPIRE) ends by its number.
+  -- A lock without an end of its own (some client died between SET and EXPIRE) ends by its number;
+  -- any other one ends by its own, whatever the clock of who wrote the number says.
   local ends = tonumber(string.match(found, "^%d+") or "")
-  if not ends or ends > tonumber(redis.call("TIME")[1]) then return 0 end
+  if not ends or ends > tonumber(redis.call("TIME")[1]) or redis.call("TTL", lock) >= 0 then
+    return 0
+  end
 end
 redis.call("SET", lock, value, "EX", seconds)
 redis.call("HSET", locks, lock, value)
