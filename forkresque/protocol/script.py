@@ -121,6 +121,13 @@ def load(name: str) -> Script:
     return Script(name, _read(f"{name}.lua"))
 
 
+def load_all() -> None:
+    """Read every script now, so that a child need not after its fork."""
+    for path in resources.files(__package__).joinpath("lua").iterdir():
+        if path.name.endswith(".lua"):
+            load(path.name.removesuffix(".lua"))
+
+
 def _read(path: str) -> str:
     return resources.files(__package__).joinpath("lua", path).read_text("utf-8")
 

@@ -30,6 +30,7 @@ from forkresque.policy.pool import (
     Pool,
     Spawn,
 )
+from forkresque.protocol.script import load_all
 from forkresque.scoreboard import Scoreboard
 from forkresque.supervisor.child import DUMP, SOFT, Inheritance, freeze_memory
 from forkresque.supervisor.children import Children
@@ -103,6 +104,7 @@ class Master:
         self._board.orders.started_ns = time.monotonic_ns()
         allow_descriptors(_DESCRIPTORS * len(self._board.seats) + _OWN_DESCRIPTORS)
         self._control.open()
+        load_all()  # a third of what a child takes to be born
         freeze_memory()
         queues = ",".join(self._options.queues)
         log.info("started pid=%s queues=%s workers=%s", os.getpid(), queues, self._pool.target)
@@ -182,6 +184,8 @@ class Master:
 
     def _reap(self) -> None:
         for member, status in self._children.reap():
+            for message in self._children.hear(member.seat):  # it may have got ready before it died
+                self._on_message(member.seat, message)
             child = self._pool.died(member.seat, time.monotonic(), jitter=_chance())
             died = self._children.bury(member, child, status)
             quiet = not died.signum and died.status == ExitCode.OK
