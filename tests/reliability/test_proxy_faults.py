@@ -82,7 +82,7 @@ class Line:
         return World(self.redis, self.link, self.client, claims, registry, store, delayed)
 
 
-@pytest.mark.parametrize("step", sized(7, 1))
+@pytest.mark.parametrize("step", sized(14, 1))
 def test_an_answer_that_breaks_off_at_any_byte_is_asked_for_again(
     proxy: Proxy, one_redis: Redis, report: Report, step: int
 ) -> None:

@@ -34,7 +34,7 @@ from tests.support.report import Report
 from tests.support.rubbish import BAD
 from tests.support.sizes import sized
 
-EXAMPLES = sized(100, 600)
+EXAMPLES = sized(40, 600)
 KEYS = Keys("resque")
 
 JSON = st.recursive(

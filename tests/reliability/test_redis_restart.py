@@ -416,7 +416,7 @@ def test_a_start_from_a_log_that_was_cut_finds_each_script_wholly_or_not_at_all(
             report.count("AOF cuts, started anew")
 
 
-@pytest.mark.parametrize("every", sized(37, 1))
+@pytest.mark.parametrize("every", sized(101, 1))
 def test_a_script_whose_log_was_cut_at_any_byte_is_there_wholly_or_not_at_all(
     report: Report, every: int
 ) -> None:
