@@ -4,12 +4,14 @@ A copy of package and tests gets one bug; the tests that should notice are run t
 First they run in a copy without a bug, where they must pass, or their failing would say nothing.
 """
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.support.mutants import MUTANTS, Mutant, copy, run_tests
+from tests.support.processes import ROOT
 from tests.support.report import Report
 from tests.support.sizes import sized
 
@@ -28,9 +30,13 @@ def caught(mutant: Mutant, folder: Path) -> str:
     )
 
 
-def test_every_mutant_is_another_bug() -> None:
+def test_every_mutant_is_another_bug_in_code_that_is_there(tmp_path: Path) -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 30
     assert all(mutant.old != mutant.new for mutant in MUTANTS)
+    for number, mutant in enumerate(MUTANTS):
+        root = tmp_path / str(number)
+        shutil.copytree(ROOT / "forkresque", root / "forkresque")
+        mutant.seed(root)
 
 
 @pytest.mark.timeout(120)

@@ -333,8 +333,8 @@ MUTANTS = [
     Mutant(
         "resign gives up the locks of others",
         "protocol/lua/resign.lua",
-        'if redis.call("GET", KEYS[i]) == token then',
-        'if redis.call("GET", KEYS[i]) then',
+        'redis.pcall("GET", KEYS[i]) == token',
+        'redis.pcall("GET", KEYS[i])',
         (SCRIPTS, "resign_gives_up_only_what_is_ours"),
     ),
     Mutant(
