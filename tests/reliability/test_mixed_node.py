@@ -192,7 +192,6 @@ class Storm:
         ranks.append(self._new[kind]())
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "size", sized(Size(600, 60, 4.0), Size(20_000, 1_000, 60.0), timeout=240), ids=str
 )
