@@ -51,10 +51,11 @@ def test_jobs_of_lost_hosts_run_elsewhere_once(
 ) -> None:
     site = network.site
     lost, restarted, heir = (network.host(name) for name in ("lost", "restarted", "heir"))
-    dying = [lost.start(lease=lease), restarted.start(lease=lease)]
+    # One worker where ids must come again: pids of two depend on when the first starts its thread.
+    dying = [lost.start(lease=lease), restarted.start(lease=lease, workers=1)]
     living = heir.start(lease=lease, workers=5, queues="lost,restarted,heir")
-    await_workers(dict.fromkeys(dying, 2) | {living: 5})
-    jobs = {"lost": ["l1", "l2"], "restarted": ["r1", "r2"]}
+    await_workers({dying[0]: 2, dying[1]: 1, living: 5})
+    jobs = {"lost": ["l1", "l2"], "restarted": ["r1"]}
     raws = hand_out(site, living, jobs) | {"h1": site.enqueue("breathe", "h1", queue="heir")}
     await_runs(site, 1, "h1")
     ids, masters = workers_of(site, "restarted"), site.redis.smembers(KEYS.masters())
@@ -62,8 +63,10 @@ def test_jobs_of_lost_hosts_run_elsewhere_once(
     died_at = time.monotonic()
     for start in dying:
         start.die()
-    newborn = restarted.start(lease=lease)  # a container that comes back: same name, same pids
-    await_runs(site, 2, "r1", "r2", timeout=BOUND[lease])
+    newborn = restarted.start(
+        lease=lease, workers=1
+    )  # a container that comes back: same name, same pids
+    await_runs(site, 2, "r1", timeout=BOUND[lease])
     again = await_runs(site, 2, "l1", "l2", timeout=BOUND[lease] + SLACK)
     times = [run.began - died_at for run in again]
     wait_until(
@@ -72,7 +75,7 @@ def test_jobs_of_lost_hosts_run_elsewhere_once(
         BOUND[lease],
     )
     assert workers_of(site, "restarted") == ids, "the new container is not the old one"
-    assert [len(runs_of(site, name)) for name in raws] == [2, 2, 2, 2, 1]
+    assert [len(runs_of(site, name)) for name in raws] == [2, 2, 2, 1]
     release(site, *raws)
     site.await_processed(len(raws))
     recovered = {name: host for host in ("lost", "restarted") for name in jobs[host]}

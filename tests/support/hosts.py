@@ -283,7 +283,9 @@ def await_workers(starts: Mapping[HostStart, int]) -> None:
 
 
 def drain(site: Site, *starts: HostStart) -> None:
-    """End these masters; nothing may be left of them."""
+    """End these masters, all of them in touch with Redis; nothing may be left of them."""
+    for start in starts:
+        wait_until(lambda start=start: start.state()["clerk"]["reached"], "a clerk in touch")  # type: ignore[misc]
     for start in starts:
         start.send_signal(signal.SIGTERM)
     for start in starts:
