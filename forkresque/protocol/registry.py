@@ -21,7 +21,6 @@ from forkresque.protocol.script import load
 
 PROTOCOL = 1  # raised when older ones could not work beside us on one namespace
 LEASE = 30.0  # seconds a master's right to its workers' jobs lasts without being renewed
-SHORTEST_LEASE = 6.0
 PING_TTL = 60  # seconds; below every sane limit for stuck workers, so nobody prunes us
 REMEMBER_DEATHS = 72 * 3600
 _BATCH = 100

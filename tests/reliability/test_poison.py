@@ -138,8 +138,7 @@ def test_a_success_in_between_clears_the_count(
     assert_nothing_left(master, site.redis)
 
 
-# Only in the long size: its last job was not done within 10 s in one run of four, cause unknown.
-@pytest.mark.parametrize("losses", sized(HOST_LIMIT - 1, HOST_LIMIT - 1)[1:])
+@pytest.mark.parametrize("losses", sized(HOST_LIMIT - 1, HOST_LIMIT - 1))
 def test_the_loss_of_hosts_alone_condemns_at_the_tenth(
     site: Site, one_server: Server, ledger_server: Server, report: Report, *, losses: int
 ) -> None:
@@ -162,6 +161,7 @@ def test_the_loss_of_hosts_alone_condemns_at_the_tenth(
 
         intake.put({innocent: "innocent"})
         lose("innocent", losses)
+        site.started("innocent", losses + 1)  # or the ledger might hand the word to the last dead
         site.release("innocent")
         site.await_processed(1)
         intake.put({accused: "accused"})
