@@ -7,7 +7,7 @@ beats the environment, that beats the default. Nothing else reads the environmen
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -24,20 +24,31 @@ def option(
     help: str,
     short: str = "",
     at_least: float | None = None,
+    at_most: float | None = None,
     parse: Callable[[str], Any] | None = None,
     also: tuple[str, ...] = (),
     metavar: str = "",
+    many: bool = False,
+    hides: tuple[str, ...] = (),
 ) -> Any:
-    """Declare an option. `also` are variables of other tools that serve when ours is not set."""
+    """Declare an option.
+
+    `also` are variables of other tools that serve when ours is not set. One with `many` may be
+    repeated; in its variable the items are separated by blanks. `hides` are options that count
+    as not given when a weaker source gives them: `-c 4` makes nothing of FORKRESQUE_MAX.
+    """
     return field(
         default=default,
         metadata={
             "help": help,
             "short": short,
             "at_least": at_least,
+            "at_most": at_most,
             "parse": parse or _PARSERS.get(type(default), str),
             "also": also,
             "metavar": metavar or _METAVARS.get(type(default), "TEXT"),
+            "many": many,
+            "hides": hides,
         },
     )
 
@@ -61,8 +72,14 @@ def _truth(text: str) -> bool:
     return words[text.lower()]
 
 
-def _size(text: str) -> int | str:
-    return "auto" if text == "auto" else int(text)
+def size(text: str) -> int:
+    """Return a size such as `200M`, `1.5G` or plain bytes in bytes; K is 1024."""
+    digits, unit = text, text[-1:].upper()
+    if unit in _UNITS:
+        digits = text[:-1]
+    if not digits.replace(".", "", 1).isdecimal():
+        raise ValueError(f"{text} is no size")
+    return int(float(digits) * _UNITS.get(unit, 1))
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -76,6 +93,84 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+class Refused(ValueError):
+    """A text that can be read, and holds a value that cannot be. The message ends a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many workers there may be, at least and at most; None is the number of cores."""
+
+    least: int | None
+    most: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> "Size":
+        """Read `N`, `MIN:MAX` or `auto`, which may also stand for a half. Raises ValueError."""
+        halves = [None if half == "auto" else int(half) for half in text.split(":")]
+        least, most = halves if ":" in text else halves * 2
+        for number in (least, most):
+            if number is not None and number < 1:
+                raise Refused(f"must be at least 1, got {text}")
+            if number is not None and number > _SIZE_LIMIT:
+                raise Refused(f"must be at most {_SIZE_LIMIT}, got {text}")
+        if least is not None and most is not None and least > most:
+            raise Refused(f"must not have a MIN above its MAX, got {text}")
+        return cls(least, most)
+
+    def __str__(self) -> str:
+        least, most = self.least or "auto", self.most or "auto"
+        return f"{least}" if least == most else f"{least}:{most}"
+
+    def on(self, cores: int) -> tuple[int, int]:
+        """Return the bounds on a machine with so many usable cores."""
+        most = self.most or min(max(cores, self.least or 0), _SIZE_LIMIT)
+        return self.least or min(cores, most), most
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """Workers that serve the same queues. With `least` == `most` their number is fixed."""
+
+    queues: tuple[str, ...]
+    least: int
+    most: int
+
+    @classmethod
+    def parse(cls, text: str) -> "PoolSpec":
+        """Read `QUEUES=N` or `QUEUES=MIN:MAX`. Raises ValueError."""
+        queues, _, bounds = text.rpartition("=")
+        try:
+            found = Size.parse(bounds)
+        except Refused as refused:
+            raise Refused(f"{refused} in {text!r}") from None
+        if found.least is None or found.most is None:
+            raise Refused(f"must have numbers, got {text!r}")
+        spec = cls(names(queues), found.least, found.most)
+        for trouble in _troubles(spec.queues):
+            raise Refused(f"{trouble} in {text!r}")
+        return spec
+
+    @property
+    def name(self) -> str:
+        """Return the queues, as -q takes them."""
+        return ",".join(self.queues)
+
+    def __str__(self) -> str:
+        return f"{self.name}={Size(self.least, self.most)}"
+
+
+def _troubles(queues: tuple[str, ...]) -> Iterator[str]:
+    """Yield what is wrong with a list of queues."""
+    if not queues:
+        yield "must name at least one queue, got none"
+    for pattern in queues:
+        if not pattern.lstrip("!"):
+            yield f"must not hold an empty name, got {pattern!r}"
+
+
+_ALL_CORES = Size(None, None)
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _PARSERS: dict[type, Callable[[str], Any]] = {float: duration, bool: _truth, int: int}
 _METAVARS: dict[type, str] = {float: "SECONDS", int: "N", bool: "yes|no"}
 
@@ -133,15 +228,33 @@ class SupervisorOptions:
         short="-q",
         parse=names,
         metavar="LIST",
+        hides=("pools",),
         help="Queues, by priority, comma-separated; * ? [ ] { } match, !name leaves out.",
     )
-    concurrency: int | str = option(
-        "auto",
+    concurrency: Size = option(  # noqa: RUF009 - it makes a field, like the others
+        _ALL_CORES,
         short="-c",
-        parse=_size,
-        at_least=1,
-        metavar="N|auto",
-        help="Number of workers; auto is the number of usable cores.",
+        parse=Size.parse,
+        metavar="N|MIN:MAX|auto",
+        hides=("min", "max", "pools"),
+        help="Workers: a number, MIN:MAX to scale by load, auto for the usable cores.",
+    )
+    min: int = option(
+        0, at_least=0, at_most=_SIZE_LIMIT, hides=("pools",), help="Fewest workers; wins over -c."
+    )
+    max: int = option(
+        0, at_least=0, at_most=_SIZE_LIMIT, hides=("pools",), help="Most workers; wins over -c."
+    )
+    pools: tuple[PoolSpec, ...] = option(
+        (),
+        parse=PoolSpec.parse,
+        metavar="QUEUES=N|MIN:MAX",
+        many=True,
+        hides=("queues", "concurrency", "min", "max"),
+        help="Workers for these queues alone; repeat it for more pools, instead of -q and -c.",
+    )
+    target_latency: float = option(
+        5.0, at_least=0.1, help="How long a job should wait at most; what scaling aims at."
     )
     shutdown_timeout: float = option(
         25.0, short="-t", at_least=0, help="What a job may still take after SIGTERM."
@@ -149,12 +262,37 @@ class SupervisorOptions:
     heartbeat_timeout: float = option(
         300.0, at_least=0, help="Time without a beat after which a worker is stuck; 0: never."
     )
+    job_timeout: float = option(
+        0.0, at_least=0, help="Limit of jobs that have none of their own; 0: none."
+    )
+    max_jobs: int = option(
+        0, at_least=0, help="Jobs after which a worker is replaced; 0: never, 1: one process a job."
+    )
+    max_memory: int = option(
+        0,
+        at_least=0,
+        parse=size,
+        metavar="SIZE",
+        help="Growth of a worker's own memory, such as 200M, after which it is replaced; 0: never.",
+    )
+    max_age: float = option(0.0, at_least=0, help="Age at which a worker is replaced; 0: never.")
+    give_up: float = option(
+        300.0,
+        at_least=0,
+        help="Exit 70 after this time without one worker ready; 0: never.",
+    )
     boot_timeout: float = option(60.0, at_least=1, help="What a worker may take to get ready.")
     interval: float = option(
         1.0, at_least=0.05, help="Between polls, where Redis cannot tell of new jobs."
     )
     preload: bool = option(
         True, help="Import the application once, in the master, for all workers."
+    )
+    reload: bool = option(
+        False, help="Reload when a file of the application changes; for development."
+    )
+    require_redis: bool = option(
+        False, help="Exit 69 when Redis is out of reach at the start, instead of waiting for it."
     )
     host_label: str = option(
         "", help="Host part of worker ids, for containers that share a host name."
@@ -182,22 +320,48 @@ class SupervisorOptions:
         "", metavar="PATH", help="Control socket; one master at a time may hold it."
     )
 
+    pidfile: str = option("", metavar="PATH", help="Where to write the master's pid.")
+
+    def pool_specs(self, cores: int) -> tuple[PoolSpec, ...]:
+        """Return the pools on a machine with so many usable cores; one, unless `pools` has more."""
+        return self.pools or (PoolSpec(self.queues, *self._asked().on(cores)),)
+
     def contradictions(self) -> Iterator[str]:
         """Yield what cannot be meant, each with the value."""
-        if not self.queues:
-            yield "queues must name at least one queue, got none"
-        for pattern in self.queues:
-            if not pattern.lstrip("!"):
-                yield f"queues must not hold an empty name, got {pattern!r}"
-        if isinstance(self.concurrency, int) and self.concurrency > _SIZE_LIMIT:
-            yield f"concurrency must be at most {_SIZE_LIMIT}, got {self.concurrency}"
+        yield from (f"queues {trouble}" for trouble in _troubles(self.queues))
+        asked = self._asked()
+        if asked.least is not None and asked.most is not None and asked.least > asked.most:
+            yield f"min must not be above max, got {asked.least} and {asked.most}"
+        yield from self._contradictions_of_pools()
         if ":" in self.host_label:
             yield f"host_label must not hold a colon, got {self.host_label!r}"
+
+    def _asked(self) -> Size:
+        return Size(self.min or self.concurrency.least, self.max or self.concurrency.most)
+
+    def _contradictions_of_pools(self) -> Iterator[str]:
+        known = [spec.name for spec in self.pools]
+        yield from (
+            f"pools must differ in their queues, got {name} {known.count(name)} times"
+            for name in dict.fromkeys(known)
+            if known.count(name) > 1
+        )
+        most = sum(spec.most for spec in self.pools)
+        if most > _SIZE_LIMIT:
+            yield f"pools must have at most {_SIZE_LIMIT} workers together, got {most}"
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if self.pools and each.name in _OF_ONE_POOL and value != each.default:
+                shown = ",".join(value) if isinstance(value, tuple) else value
+                yield f"{each.name} says nothing when there are pools, got {shown}"
+
+
+_OF_ONE_POOL = ("queues", "concurrency", "min", "max")
 
 
 def flag(name: str) -> str:
     """Return the flag of an option."""
-    return "--" + name.replace("_", "-")
+    return "--pool" if name == "pools" else "--" + name.replace("_", "-")
 
 
 def variable(name: str) -> str:
@@ -215,43 +379,100 @@ def chosen(name: str, *, given: Mapping[str, Any], environ: Mapping[str, str]) -
     return given.get(name) or environ.get(variable(name)) or None
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The value of an option, and where it comes from. A lower rank is a stronger source."""
+
+    value: Any
+    source: str
+    rank: int
+
+
 def resolve(kind: type[T], *, given: Mapping[str, Any], environ: Mapping[str, str]) -> T:
     """Return the options, from what was given, the environment and the defaults, in this order.
 
     A given None counts as not given; text is parsed. Raises ConfigError that names every
     mistake in one message.
     """
-    values: dict[str, Any] = {}
+    found = settings(kind, given=given, environ=environ)
+    options = kind(**{name: each.value for name, each in found.items()})
+    _refuse(getattr(options, "contradictions", list)())
+    return options
+
+
+def settings(
+    kind: type[T], *, given: Mapping[str, Any], environ: Mapping[str, str]
+) -> dict[str, Setting]:
+    """Return every option of a kind with its source. Raises ConfigError, as `resolve` does."""
+    found: dict[str, Setting] = {}
     mistakes: list[str] = []
     for declared in fields(kind):  # type: ignore[arg-type]  # every kind is a dataclass
         try:
-            values[declared.name] = _value(declared, given.get(declared.name), environ)
+            found[declared.name] = _setting(declared, given.get(declared.name), environ)
         except ValueError as error:
             mistakes.append(str(error))
-    if not mistakes:
-        options = kind(**values)
-        mistakes = list(getattr(options, "contradictions", list)())
-        if not mistakes:
-            return options
-    raise ConfigError("; ".join(mistakes), hint="see forkresque COMMAND --help")
+    _refuse(mistakes)
+    return _without_hidden(kind, found)
 
 
-def _value(declared: Field[Any], given: Any, environ: Mapping[str, str]) -> Any:
-    name, source = declared.name, declared.name
-    if given is None:
-        for candidate in (variable(name), *declared.metadata["also"]):
-            if environ.get(candidate):
-                given, source = environ[candidate], candidate
-                break
-        else:
-            return declared.default
-    if isinstance(given, str):
-        try:
-            given = declared.metadata["parse"](given)
-        except (ValueError, KeyError):
-            wanted = declared.metadata["metavar"]
-            raise ValueError(f"{source} must be {wanted}, got {given!r}") from None
-    at_least = declared.metadata["at_least"]
-    if at_least is not None and isinstance(given, int | float) and given < at_least:
-        raise ValueError(f"{source} must be at least {at_least:g}, got {given}")
-    return given
+def _refuse(mistakes: Iterable[str]) -> None:
+    if text := "; ".join(mistakes):
+        raise ConfigError(text, hint="see forkresque COMMAND --help")
+
+
+_GIVEN, _ENVIRONMENT, _OTHERS, _DEFAULT = range(4)
+
+
+def _without_hidden(kind: type, found: dict[str, Setting]) -> dict[str, Setting]:
+    """Return the settings; what a stronger source makes void has its default."""
+    declared = {each.name: each for each in fields(kind)}
+    void: set[str] = set()
+    for name in sorted(found, key=lambda name: found[name].rank):
+        if name not in void:
+            hides = declared[name].metadata["hides"]
+            void |= {each for each in hides if found[each].rank > found[name].rank}
+    return found | {name: _by_default(declared[name]) for name in void}
+
+
+def _by_default(declared: Field[Any]) -> Setting:
+    return Setting(declared.default, "default", _DEFAULT)
+
+
+def _setting(declared: Field[Any], given: Any, environ: Mapping[str, str]) -> Setting:
+    name = declared.name
+    if given is not None:
+        return Setting(_value(declared, name, given), name, _GIVEN)
+    own = [(_ENVIRONMENT, variable(name))]
+    for rank, source in [*own, *((_OTHERS, other) for other in declared.metadata["also"])]:
+        if text := environ.get(source):
+            return Setting(_value(declared, source, text), source, rank)
+    return _by_default(declared)
+
+
+def _value(declared: Field[Any], source: str, given: Any) -> Any:
+    """Return what was given, parsed and checked. Raises ValueError that names the source."""
+    about = declared.metadata
+    if about["many"]:
+        items = given.split() if isinstance(given, str) else given
+        return tuple(_parsed(declared, source, item) for item in items)
+    value = _parsed(declared, source, given)
+    if isinstance(value, int | float):
+        if about["at_least"] is not None and value < about["at_least"]:
+            raise ValueError(f"{source} must be at least {about['at_least']:g}, got {value}")
+        if about["at_most"] is not None and value > about["at_most"]:
+            raise ValueError(f"{source} must be at most {about['at_most']:g}, got {value}")
+    return value
+
+
+def _parsed(declared: Field[Any], source: str, given: Any) -> Any:
+    if isinstance(given, int) and isinstance(declared.default, Size):
+        given = str(given)
+    if not isinstance(given, str):
+        return given
+    try:
+        return declared.metadata["parse"](given)
+    except Refused as refused:
+        raise ValueError(f"{source} {refused}") from None
+    except (ValueError, KeyError):
+        wanted = declared.metadata["metavar"]
+        raise ValueError(f"{source} must be {wanted}, got {given!r}") from None

@@ -41,7 +41,13 @@ def _option(declaration: Field[Any], make: type[click.Option]) -> click.Option:
         switch = f"{flag(name)}/--no-{flag(name).removeprefix('--')}"
         return make([name, switch], default=None, help=text)
     words = [name, flag(name), *filter(None, [about["short"]])]
-    return make(words, metavar=about["metavar"], default=None, help=text)
+    more: dict[str, Any] = {"multiple": True, "callback": _or_none} if about["many"] else {}
+    return make(words, metavar=about["metavar"], default=None, help=text, **more)
+
+
+def _or_none(ctx: click.Context, parameter: click.Parameter, value: object) -> object:  # noqa: ARG001 - click's signature
+    """Return None for an option that is repeated zero times."""
+    return value or None
 
 
 def _origin(declaration: Field[Any]) -> str:

@@ -68,7 +68,7 @@ class Master:
     def __init__(self, load: Callable[[], Forkresque], options: SupervisorOptions) -> None:
         self._load = load
         self._options = options
-        size = usable_cores() if options.concurrency == "auto" else int(options.concurrency)
+        size = sum(spec.most for spec in options.pool_specs(usable_cores()))
         self._board = Scoreboard(size + HEADROOM)
         self._pool = Pool(
             seats=len(self._board.seats),

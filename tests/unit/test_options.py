@@ -8,14 +8,18 @@ from forkresque.errors import ConfigError
 from forkresque.options import (
     ClientOptions,
     InterfaceOptions,
+    PoolSpec,
+    Size,
     SupervisorOptions,
     chosen,
     duration,
     flag,
     resolve,
+    size,
     variable,
 )
 
+_HIGH = PoolSpec(("high", "mail"), 2, 8)
 KINDS = [ClientOptions, InterfaceOptions, SupervisorOptions]
 
 
@@ -58,8 +62,17 @@ def test_chosen_is_what_was_meant_for_us() -> None:
     ("name", "text", "value"),
     [
         ("queues", "high, low,,!x", ("high", "low", "!x")),
-        ("concurrency", "4", 4),
-        ("concurrency", "auto", "auto"),
+        ("concurrency", "4", Size(4, 4)),
+        ("concurrency", "2:8", Size(2, 8)),
+        ("concurrency", "auto", Size(None, None)),
+        ("concurrency", "auto:8", Size(None, 8)),
+        ("concurrency", "2:auto", Size(2, None)),
+        ("min", "3", 3),
+        ("pools", "high,mail=2:8 low=1", (_HIGH, PoolSpec(("low",), 1, 1))),
+        ("max_memory", "200M", 200 * 2**20),
+        ("max_memory", "1.5g", 3 * 2**29),
+        ("max_memory", "65536", 65536),
+        ("reload", "yes", True),
         ("preload", "no", False),
         ("preload", "ON", True),
         ("shutdown_timeout", "1.5m", 90.0),
@@ -78,7 +91,24 @@ def test_texts_are_parsed(name: str, text: str, value: object) -> None:
     [
         ("concurrency", "0", "concurrency must be at least 1, got 0"),
         ("concurrency", "501", "concurrency must be at most 500, got 501"),
-        ("concurrency", "many", "concurrency must be N|auto, got 'many'"),
+        ("concurrency", "many", "concurrency must be N|MIN:MAX|auto, got 'many'"),
+        ("concurrency", "1:2:3", "concurrency must be N|MIN:MAX|auto, got '1:2:3'"),
+        ("concurrency", "2:", "concurrency must be N|MIN:MAX|auto, got '2:'"),
+        ("concurrency", "0:4", "concurrency must be at least 1, got 0:4"),
+        ("concurrency", "1:501", "concurrency must be at most 500, got 1:501"),
+        ("concurrency", "8:2", "concurrency must not have a MIN above its MAX, got 8:2"),
+        ("max", "501", "max must be at most 500, got 501"),
+        ("min", "-1", "min must be at least 0, got -1"),
+        ("min", "few", "min must be N, got 'few'"),
+        ("pools", "high", "pools must be QUEUES=N|MIN:MAX, got 'high'"),
+        ("pools", "high=0 low=2", "pools must be at least 1, got 0 in 'high=0'"),
+        ("pools", "high=auto", "pools must have numbers, got 'high=auto'"),
+        ("pools", "=2", "pools must name at least one queue, got none in '=2'"),
+        ("pools", "!=2", "pools must not hold an empty name, got '!' in '!=2'"),
+        ("pools", "a=2 b=1 a=3", "pools must differ in their queues, got a 2 times"),
+        ("pools", "a=300 b=1:201", "pools must have at most 500 workers together, got 501"),
+        ("max_memory", "lots", "max_memory must be SIZE, got 'lots'"),
+        ("max_memory", "-1", "max_memory must be SIZE, got '-1'"),
         ("shutdown_timeout", "-1", "shutdown_timeout must be at least 0, got -1.0"),
         ("shutdown_timeout", "nan", "shutdown_timeout must be SECONDS, got 'nan'"),
         ("shutdown_timeout", "inf", "shutdown_timeout must be SECONDS, got 'inf'"),
@@ -141,3 +171,97 @@ def test_flags_variables_and_short_flags_are_unique_on_one_command_line() -> Non
     assert len({flag(each.name) for each in names}) == len(names)
     assert len({variable(each.name) for each in names}) == len(names)
     assert len(set(shorts)) == len(shorts)
+
+
+# -- pools ---------------------------------------------------------------------------------
+
+
+def pools_of(
+    given: dict[str, object], environ: dict[str, str] | None = None, *, cores: int = 4
+) -> list[str]:
+    options = resolve(SupervisorOptions, given=given, environ=environ or {})
+    return [f"{spec.name} {spec.least} {spec.most}" for spec in options.pool_specs(cores)]
+
+
+@pytest.mark.parametrize(
+    ("given", "bounds"),
+    [
+        ({}, "4 4"),
+        ({"concurrency": 8}, "8 8"),
+        ({"concurrency": "2:8"}, "2 8"),
+        ({"concurrency": "auto:8"}, "4 8"),
+        ({"concurrency": "auto:3"}, "3 3"),
+        ({"concurrency": "2:auto"}, "2 4"),
+        ({"concurrency": "6:auto"}, "6 6"),
+        ({"min": 2}, "2 4"),
+        ({"max": 9}, "4 9"),
+        ({"min": 1, "max": 9}, "1 9"),
+        ({"concurrency": "2:8", "min": 3}, "3 8"),
+        ({"concurrency": "2:8", "max": 4}, "2 4"),
+        ({"concurrency": 3, "max": 4}, "3 4"),
+    ],
+)
+def test_one_pool_has_the_bounds_that_were_asked_for(given: dict[str, object], bounds: str) -> None:
+    assert pools_of(given | {"queues": "high,low"}) == [f"high,low {bounds}"]
+
+
+def test_a_machine_of_any_size_stays_within_the_limit() -> None:
+    assert pools_of({}, cores=1000) == ["* 500 500"]
+
+
+def test_pools_are_what_the_flags_say() -> None:
+    assert pools_of({"pools": ("high, mail=2:8", "a=b=1")}) == ["high,mail 2 8", "a=b 1 1"]
+
+
+def test_a_pool_is_shown_as_it_is_written() -> None:
+    assert [str(PoolSpec.parse(text)) for text in ("high,mail=2:8", "low=3")] == [
+        "high,mail=2:8",
+        "low=3",
+    ]
+
+
+def refusal(given: dict[str, object], environ: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        resolve(SupervisorOptions, given=given, environ=environ or {})
+    return str(caught.value)
+
+
+def test_a_minimum_above_the_maximum_is_refused() -> None:
+    assert refusal({"min": 5, "max": 2}) == "min must not be above max, got 5 and 2"
+    assert refusal({"concurrency": 4, "max": 2}) == "min must not be above max, got 4 and 2"
+
+
+def test_pools_exclude_what_is_said_of_one_pool() -> None:
+    given = {"pools": ["a=1"], "queues": "b,c", "concurrency": "2:3", "min": 1, "max": 4}
+
+    assert refusal(given).split("; ") == [
+        "queues says nothing when there are pools, got b,c",
+        "concurrency says nothing when there are pools, got 2:3",
+        "min says nothing when there are pools, got 1",
+        "max says nothing when there are pools, got 4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "pools"),
+    [
+        ({"pools": ["a=1"]}, {"QUEUES": "b", "CONCURRENCY": "2", "MAX": "3"}, ["a 1 1"]),
+        ({"queues": "b"}, {"POOLS": "a=1"}, ["b 4 4"]),
+        ({"concurrency": 2}, {"POOLS": "a=1"}, ["* 2 2"]),
+        ({"max": 6}, {"POOLS": "a=1"}, ["* 4 6"]),
+        ({"concurrency": 8}, {"MIN": "1", "MAX": "2", "QUEUES": "b"}, ["b 8 8"]),
+        ({"max": 6}, {"CONCURRENCY": "2:3"}, ["* 2 6"]),
+    ],
+)
+def test_a_stronger_source_makes_void_what_contradicts_it(
+    given: dict[str, object], environ: dict[str, str], pools: list[str]
+) -> None:
+    variables = {f"FORKRESQUE_{name}": text for name, text in environ.items()}
+
+    assert pools_of(given, variables) == pools
+
+
+@pytest.mark.parametrize("text", ["", "M", "1X", "nan", "1e3", "-1", "1.2.3G"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no size"):
+        size(text)

@@ -16,7 +16,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 def shown(default: Any) -> str:
     if isinstance(default, tuple):
-        return f"`{','.join(default)}`"
+        return f"`{','.join(default)}`" if default else ""
     if isinstance(default, bool):
         return "yes" if default else "no"
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`" if default else ""
