@@ -1,37 +1,37 @@
-"""How many cores a container leaves us."""
+"""How many files a master may have open."""
 
-from pathlib import Path
+import resource
+from collections.abc import Iterator
 
 import pytest
 
-from forkresque.supervisor.limits import _quotas, usable_cores
+from forkresque.errors import ConfigError
+from forkresque.supervisor.limits import allow_descriptors
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "quotas"),
-    [
-        ("cpu.max", "150000 100000\n", [1.5]),
-        ("cpu.max", "max 100000\n", []),
-        ("cpu.max", "", []),
-        ("cpu.max", "junk\n", []),
-    ],
-)
-def test_a_quota_of_version_2_is_read(
-    tmp_path: Path, file: str, text: str, quotas: list[float]
-) -> None:
-    (tmp_path / file).write_text(text)
-
-    assert _quotas(tmp_path) == quotas
+@pytest.fixture
+def limits() -> Iterator[tuple[int, int]]:
+    """Return the soft and the hard limit, and put the soft one back."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    yield 256, before[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-@pytest.mark.parametrize(("quota", "quotas"), [("200000", [2.0]), ("-1", [])])
-def test_a_quota_of_version_1_is_read(tmp_path: Path, quota: str, quotas: list[float]) -> None:
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
+def test_the_limit_is_raised_to_what_is_needed(limits: tuple[int, int]) -> None:
+    allow_descriptors(300)
 
-    assert _quotas(tmp_path) == quotas
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, limits[1])
 
 
-def test_there_is_always_one_core() -> None:
-    assert usable_cores() >= 1
+def test_a_limit_that_will_do_stays(limits: tuple[int, int]) -> None:
+    allow_descriptors(200)
+
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == limits
+
+
+def test_more_than_the_hard_limit_is_refused_with_both_numbers(limits: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match=f"need {limits[1] + 1} open files.* is {limits[1]}"):
+        allow_descriptors(limits[1] + 1)
+
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == limits
