@@ -33,6 +33,15 @@ GUARD = (sys.executable, "-I", "-S", guarding.__file__)
 
 
 _SCHEME = "embedded://"
+_held: set[int] = set()
+
+
+def holds() -> list[int]:
+    """Return the descriptors by which this process keeps servers running.
+
+    An exec must not close them, or the servers stop before the next image can join them.
+    """
+    return sorted(_held)
 
 
 def is_embedded(url: str) -> bool:
@@ -60,6 +69,7 @@ class Embedded:
         self.guardian: int | None = None
         self._owner = os.getpid()
         self._holds = [_hold(directory / name) for name in (guarding.BELL, guarding.USERS)]
+        _held.update(self._holds)
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +111,7 @@ class Embedded:
     def release_in_child(self) -> None:
         """Give up the hold that this process inherited, and nothing else."""
         while self._holds:
+            _held.discard(self._holds[-1])
             os.close(self._holds.pop())
 
     def _reap(self) -> bool:

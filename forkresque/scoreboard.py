@@ -1,19 +1,22 @@
 """What every process of one master does now, in shared memory.
 
-A seat for each child, a block that the clerk fills and a block of orders that the master
-fills. One writer a word; readers never lock. A word is 64 bits wide and written in one go,
-so a reader sees it whole, though words of one seat may be of different moments.
+A seat for each child, a block of orders that the master fills, and blocks that the clerk fills:
+one for all, and one for each pool of workers. One writer a word; readers never lock. A word is
+64 bits wide and written in one go, so a reader sees it whole, though words of one seat may be of
+different moments.
 """
 
 import mmap
 import os
 from collections.abc import Callable, Iterator
 from enum import IntEnum
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-LAYOUT: Final = 1  # raise it when a word changes its meaning
+LAYOUT: Final = 2  # raise it when a word changes its meaning
 _WORD, _BLOCK_WORDS, _NAME_AT, _NAME_SIZE = 8, 32, 192, 64
 _BLOCK = _WORD * _BLOCK_WORDS
+MOST_POOLS: Final = 32
+_FIRST_SEAT = 2 + MOST_POOLS
 
 
 class Role(IntEnum):
@@ -22,6 +25,7 @@ class Role(IntEnum):
     NONE = 0
     CLERK = 1
     WORKER = 2
+    WATCHER = 3
 
 
 class Phase(IntEnum):
@@ -72,14 +76,22 @@ class Books(_Block):
     """What the clerk knows."""
 
     __slots__ = ()
+    reached_ns = _word(0, "Monotonic time since which Redis has answered, 0 while it does not.")
+    leads = _word(1, "0 follows, 1 leads, 2 leads and promotes.")
+    redials = _word(2, "Raised when connections to Redis should be made anew.")
+    promoted = _word(3, "Delayed jobs promoted.")
+    recovered = _word(4, "Jobs of dead workers brought back or failed.")
+    trusted_ns = _word(5, "Monotonic time until which no other host takes our jobs, 0: not known.")
+
+
+class Depth(_Block):
+    """What waits for the workers of one pool, as the clerk has seen it."""
+
+    __slots__ = ()
     waiting = _word(0, "Jobs in queues that may be claimed from, at the last look.")
     standing_ns = _word(1, "Monotonic time since which jobs have waited, 0 for none.")
-    reached_ns = _word(2, "Monotonic time since which Redis has answered, 0 while it does not.")
-    leads = _word(3, "0 follows, 1 leads, 2 leads and promotes.")
-    redials = _word(4, "Raised when connections to Redis should be made anew.")
-    promoted = _word(5, "Delayed jobs promoted.")
-    recovered = _word(6, "Jobs of dead workers brought back or failed.")
-    trusted_ns = _word(7, "Monotonic time until which no other host takes our jobs, 0: not known.")
+    seen_ns = _word(2, "Monotonic time of the last look, 0 for none over this connection.")
+    rivals = _word(3, "Workers of the same queues under other masters.")
 
 
 class Seat(_Block):
@@ -101,6 +113,11 @@ class Seat(_Block):
     turns = _word(12, "How often it has reached for the baton.")
     on_call = _word(13, "1 while it has the baton.")
     claim = _word(14, "Number of the token by which the job in hand was claimed.")
+    pool = _word(15, "Number of its pool.")
+    generation = _word(16, "Number of the code that it runs: each reload raises it.")
+    held = _word(17, "1 while it must not claim; the master's word, until its predecessor is gone.")
+    grown = _word(18, "Bytes by which its own memory had grown after the last job.")
+    own_at_ready = _word(19, "Bytes of its own memory when it got ready, 0: not measured.")
 
     @property
     def phase(self) -> Phase:
@@ -146,17 +163,23 @@ class Scoreboard:
     One that is not `shared` is for a worker that stands alone.
     """
 
-    def __init__(self, seats: int, *, shared: bool = True) -> None:
-        size = _BLOCK * (2 + seats)
-        self.fd = -1
-        if shared:
+    def __init__(self, seats: int, *, shared: bool = True, fd: int = -1) -> None:
+        size = _BLOCK * (_FIRST_SEAT + seats)
+        self.fd = fd
+        if shared and fd < 0:
             self.fd = os.memfd_create("forkresque-scoreboard")
             os.ftruncate(self.fd, size)
         self._map = mmap.mmap(self.fd, size)
         self.orders = self._block(0, Orders)
         self.books = self._block(1, Books)
-        self.seats = [self._block(2 + index, Seat) for index in range(seats)]
+        self.depths = [self._block(2 + index, Depth) for index in range(MOST_POOLS)]
+        self.seats = [self._block(_FIRST_SEAT + index, Seat) for index in range(seats)]
         self.orders.layout = LAYOUT
+
+    @classmethod
+    def adopt(cls, fd: int) -> "Scoreboard":
+        """Return the scoreboard that stands in the memory of a descriptor."""
+        return cls(os.fstat(fd).st_size // _BLOCK - _FIRST_SEAT, fd=fd)
 
     def _block(self, index: int, kind: Callable[[memoryview], _B]) -> _B:
         start = index * _BLOCK
@@ -165,32 +188,3 @@ class Scoreboard:
     def taken(self, role: Role) -> Iterator[Seat]:
         """Yield the seats that children of `role` sit in."""
         return (seat for seat in self.seats if seat.pid and seat.role == role)
-
-    def report(self, now_ns: int) -> dict[str, Any]:
-        """Return what the clerk and the workers do now, as JSON can carry it."""
-        books = self.books
-        clerk = next(self.taken(Role.CLERK), None)
-        return {
-            "clerk": {
-                "pid": clerk.pid if clerk else 0,
-                "leads": ("follow", "lead", "promote")[books.leads],
-                "waiting": books.waiting,
-                "reached": bool(books.reached_ns),
-                "promoted": books.promoted,
-                "recovered": books.recovered,
-            },
-            "workers": [_told(seat, now_ns) for seat in self.taken(Role.WORKER)],
-        }
-
-
-def _told(seat: Seat, now_ns: int) -> dict[str, Any]:
-    since = seat.job_started_ns
-    return {
-        "pid": seat.pid,
-        "phase": seat.phase.name.lower(),
-        "job": seat.title if since else "",
-        "job_seconds": (now_ns - since) / 1e9 if since else 0.0,
-        "done": seat.done,
-        "failed": seat.failed,
-        "busy_seconds": (seat.busy_ns + (now_ns - since if since else 0)) / 1e9,
-    }

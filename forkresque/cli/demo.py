@@ -40,7 +40,7 @@ def demo(session: Session, /, limit: str | None, concurrency: int) -> None:
             SupervisorOptions, {"queues": ("demo",), "concurrency": concurrency}
         )
         with _narrated(server.url, seconds):
-            code = supervise(lambda: app, options)
+            code = supervise(lambda: app, options, pinned="a demo has no newer code")
     session.say("drained; the server is stopped and its directory removed")
     sys.exit(code)
 

@@ -1,5 +1,6 @@
 """`forkresque start`: the supervisor."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -12,10 +13,14 @@ from forkresque.cli import logs
 from forkresque.cli.connecting import application, nameless, served
 from forkresque.cli.parameters import Command, declared
 from forkresque.cli.session import Session, pass_session
-from forkresque.errors import ConfigError, RedisRefused
+from forkresque.errors import ConfigError, RedisRefused, RedisUnavailable
 from forkresque.options import SupervisorOptions
 from forkresque.protocol.store import check_server
 from forkresque.supervisor import supervise
+
+log = logging.getLogger("forkresque.master")
+
+_TEMPORARY = "the embedded server would be a new, empty one: give it a directory, embedded://DIR"
 
 
 @click.command(cls=Command, params=declared(SupervisorOptions))
@@ -30,24 +35,36 @@ def start(session: Session, /, **given: Any) -> None:
         raise click.UsageError("start needs an application: -A MODULE[:ATTR] or FORKRESQUE_APP")
     logs.set_up(level=interface.log_level, form=interface.log_format)
     options = session.resolve(SupervisorOptions, given)
-    with _prepared(session, preload=options.preload) as load:
-        code = supervise(load, options)
+    with _prepared(session, options) as (load, pinned):
+        code = supervise(load, options, pinned=pinned)
     sys.exit(code)
 
 
 @contextmanager
-def _prepared(session: Session, *, preload: bool) -> Iterator[Callable[[], Forkresque]]:
+def _prepared(
+    session: Session, options: SupervisorOptions
+) -> Iterator[tuple[Callable[[], Forkresque], str]]:
     """Yield what gives the application to the supervisor, once its Redis has been looked at.
 
     Without preload only the children import it. An address that only its code knows is then
-    left to them.
+    left to them. The second value says why a reload cannot keep the Redis, if it cannot.
     """
-    app = application(session) if preload else nameless(session)
-    known = preload or session.chosen("redis") is not None
+    app = _application(session, options)
+    known = options.preload or session.chosen("redis") is not None
+    pinned = _TEMPORARY if app.url == "embedded://" else ""
     with served(app):
         if known:
-            _check(app)
-        yield lambda: app if preload else _imported(session, app.url if known else None)
+            _check(app, required=options.require_redis)
+
+        def load() -> Forkresque:
+            return app if options.preload else _imported(session, app.url if known else None)
+
+        yield load, pinned
+
+
+def _application(session: Session, options: SupervisorOptions) -> Forkresque:
+    """Return the application, or only its address where this process is not to import it."""
+    return application(session) if options.preload else nameless(session)
 
 
 def _imported(session: Session, url: str | None) -> Forkresque:
@@ -56,10 +73,17 @@ def _imported(session: Session, url: str | None) -> Forkresque:
     return app
 
 
-def _check(app: Forkresque) -> None:
-    """Refuse a Redis that is not there or that loses jobs. Leaves no connection to the fork."""
+def _check(app: Forkresque, *, required: bool) -> None:
+    """Refuse a Redis that loses jobs. Leaves no connection to the fork.
+
+    One that cannot be reached is waited for, by the clerk and the workers, unless `required`.
+    """
     with closing(app.queue.store.client) as client:
         try:
             check_server(client, app.namespace)
         except RedisRefused as error:
             raise ConfigError(str(error), hint=error.hint) from error
+        except RedisUnavailable as error:
+            if required:
+                raise
+            log.warning("Redis is waited for: %s", error)

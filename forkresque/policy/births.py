@@ -19,6 +19,7 @@ class Births:
 
     size: int
     failures: int = 0  # in a row, without a single child that got ready
+    failing_since: float = math.inf  # the first of them
     next_at: float = -math.inf
     _backoff: Backoff = field(default_factory=lambda: Backoff(FIRST_DELAY, LONGEST_DELAY))
 
@@ -34,10 +35,16 @@ class Births:
     def failed(self, now: float, *, jitter: float) -> None:
         """Take note of a child that never got ready."""
         self.failures += 1
+        self.failing_since = min(self.failing_since, now)
+        self.refused(now, jitter=jitter)
+
+    def refused(self, now: float, *, jitter: float) -> None:
+        """Take note that the kernel did not fork: that says nothing of the application."""
         self.next_at = now + self._backoff.next(jitter=jitter)
 
     def succeeded(self) -> None:
         """Take note of a child that got ready."""
         self.failures = 0
+        self.failing_since = math.inf
         self.next_at = -math.inf
         self._backoff.reset()

@@ -8,13 +8,15 @@ from forkresque.options import SupervisorOptions
 __all__ = ["supervise"]
 
 
-def supervise(load: Callable[[], Forkresque], options: SupervisorOptions) -> int:
+def supervise(
+    load: Callable[[], Forkresque], options: SupervisorOptions, *, pinned: str = ""
+) -> int:
     """Run a master with its children in this process until it is told to stop.
 
     `load` imports the application: here and once with `options.preload`, else in every child.
+    `pinned` says why this process cannot be replaced in place by newer code, if it cannot.
     Returns the exit code. Must be called from the main thread.
     """
-    from forkresque.supervisor.master import Master
-    from forkresque.supervisor.preload import preloaded
+    from forkresque.supervisor.beginning import begin
 
-    return Master(preloaded(load) if options.preload else load, options).run()
+    return begin(load, options, pinned=pinned)

@@ -52,6 +52,13 @@ class Forked:
     pair: socket.socket
     dump: int
 
+    @classmethod
+    def adopt(cls, pid: int, start: int, pair: int, dump: int) -> "Forked":
+        """Return a child that the image before this one has forked, by its descriptors."""
+        for number in (pair, dump):
+            os.set_inheritable(number, False)
+        return cls(pid, start, _pidfd(pid), socket.socket(fileno=pair), dump)
+
     def close(self) -> None:
         """Close the parent's descriptors."""
         self.pair.close()
@@ -143,7 +150,7 @@ def _as_seen_by_parent(pid: int, pair: socket.socket, dump: int, seat: Seat) -> 
     with contextlib.suppress(OSError):  # the child does the same; whoever is first
         os.setpgid(pid, pid)
     try:
-        pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        pidfd = _pidfd(pid)
         start = processes.start_of(pid)
     except OSError:
         pidfd, start = None, None
@@ -155,6 +162,10 @@ def _as_seen_by_parent(pid: int, pair: socket.socket, dump: int, seat: Seat) -> 
         raise OSError(f"child {pid} cannot be looked after")
     seat.pid = pid
     return Forked(pid, start, pidfd, pair, dump)
+
+
+def _pidfd(pid: int) -> int | None:
+    return os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +200,7 @@ def _live(inherited: Inheritance, body: Callable[[Inheritance], int], entry: _En
 
 def _enter(inherited: Inheritance, entry: _Entry) -> None:
     """Let go of what is the parent's. The order matters."""
-    _die_with_parent(inherited.parent, entry.death_signal)
+    die_with(inherited.parent, entry.death_signal)
     entry.let_go()
     entry.parents_end.close()
     with contextlib.suppress(OSError):
@@ -197,13 +208,15 @@ def _enter(inherited: Inheritance, entry: _Entry) -> None:
     for signum in _IGNORED:
         signal.signal(signum, signal.SIG_IGN)
     faulthandler.register(DUMP, file=entry.dump, all_threads=True)
+    faulthandler.enable(file=entry.dump, all_threads=True)
     _let_the_kernel_choose_us()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
 
 
-def _die_with_parent(parent: int, signum: int) -> None:
+def die_with(parent: int, signum: int) -> None:
+    """Have the kernel send us `signum` when `parent` ends; leave at once if it has."""
     if sys.platform == "linux":
         _libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
     if os.getppid() != parent:

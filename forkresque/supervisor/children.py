@@ -10,21 +10,22 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from forkresque.policy.pool import Child, Doing, Facts, Kind
+from forkresque.policy.child import Child, Doing, Facts, Kind, Spawn
 from forkresque.scoreboard import Phase, Role, Scoreboard
 from forkresque.supervisor.child import DUMP, ORPHANED, Forked, Inheritance, spawn
 from forkresque.supervisor.identity import Identity
-from forkresque.supervisor.messages import Died, Message, receive, send
+from forkresque.supervisor.messages import Died, Message, Wake, receive, send
 
 log = logging.getLogger("forkresque.master")
 
 Body = Callable[[Inheritance], int]
 
+_FATAL = "Fatal Python error"  # how the stack of a crash begins
 _DUMP_BYTES, _DUMP_LINES = 32 * 1024, 200  # it travels in one packet, as JSON
-_ROLES = {Kind.CLERK: Role.CLERK, Kind.WORKER: Role.WORKER}
+_ROLES = {Kind.CLERK: Role.CLERK, Kind.WORKER: Role.WORKER, Kind.WATCHER: Role.WATCHER}
 _DOING = {
     Phase.EMPTY: Doing.BOOT,
     Phase.BOOT: Doing.BOOT,
@@ -43,7 +44,21 @@ class Member:
 
     seat: int
     kind: Kind
+    pool: int
     forked: Forked
+
+    def state(self) -> dict[str, int | str]:
+        """Return what another image of this process needs in order to look after it."""
+        forked = self.forked
+        return {
+            "seat": self.seat,
+            "kind": str(self.kind),
+            "pool": self.pool,
+            "pid": forked.pid,
+            "start": forked.start,
+            "pair": forked.pair.fileno(),
+            "dump": forked.dump,
+        }
 
 
 class Children:
@@ -54,7 +69,7 @@ class Children:
         board: Scoreboard,
         selector: selectors.BaseSelector,
         identity: Identity,
-        bodies: Mapping[Kind, Body],
+        bodies: Mapping[Kind, Callable[[int], Body]],
     ) -> None:
         self._board = board
         self._selector = selector
@@ -62,13 +77,17 @@ class Children:
         self._bodies = bodies
         self._members: dict[int, Member] = {}
 
-    def spawn(self, number: int, kind: Kind, *, let_go: Callable[[], None]) -> None:
+    def spawn(self, wanted: Spawn, generation: int, *, let_go: Callable[[], None]) -> None:
         """Fork a child into a seat. Raises OSError when the kernel refuses.
 
         `let_go` closes, in the child, what is the master's apart from its children.
         """
+        number, kind = wanted.seat, wanted.kind
         seat = self._board.seats[number]
         seat.take(_ROLES[kind], time.monotonic_ns())
+        seat.pool, seat.generation = wanted.pool, generation
+        seat.held = int(wanted.replaces is not None)
+        body = self._bodies[kind](wanted.pool)
 
         def leave_parent() -> None:
             let_go()
@@ -76,17 +95,26 @@ class Children:
 
         death_signal = ORPHANED if kind is Kind.CLERK else signal.SIGTERM
         try:
-            forked = spawn(seat, self._bodies[kind], let_go=leave_parent, death_signal=death_signal)
+            forked = spawn(seat, body, let_go=leave_parent, death_signal=death_signal)
         except OSError:
             seat.leave()
             raise
-        self._members[number] = Member(number, kind, forked)
-        self._selector.register(forked.pair, selectors.EVENT_READ, number)
-        if forked.pidfd is not None:
-            self._selector.register(forked.pidfd, selectors.EVENT_READ)
+        self.admit(Member(number, kind, wanted.pool, forked))
 
-    def reap(self) -> Iterator[tuple[Member, int]]:
-        """Yield whoever has died, with the wait status; as PID 1, strangers are reaped as well."""
+    def admit(self, member: Member) -> None:
+        """Look after a child from now on: a new one, or one of the image before this one."""
+        self._members[member.seat] = member
+        self._selector.register(member.forked.pair, selectors.EVENT_READ, member.seat)
+        if member.forked.pidfd is not None:
+            self._selector.register(member.forked.pidfd, selectors.EVENT_READ)
+
+    @property
+    def members(self) -> list[Member]:
+        """Return all children that are not reaped yet."""
+        return list(self._members.values())
+
+    def reap(self, stranger: Callable[[int, int], None]) -> Iterator[tuple[Member, int]]:
+        """Yield whoever has died, with the wait status; `stranger` is told of all others."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -94,9 +122,11 @@ class Children:
                 return
             if pid == 0:
                 return
-            for member in list(self._members.values()):
-                if member.forked.pid == pid:
-                    yield member, status
+            member = next((each for each in self.members if each.forked.pid == pid), None)
+            if member is None:
+                stranger(pid, status)
+            else:
+                yield member, status
 
     def bury(self, member: Member, child: Child, status: int) -> Died:
         """Let go of a dead child, kill what its job has left behind, and say what happened."""
@@ -142,8 +172,12 @@ class Children:
         """Return how logs name a child."""
         return f"child={number} pid={self._members[number].forked.pid}"
 
-    def facts(self) -> dict[int, Facts]:
-        """Return what the scoreboard says of each child now."""
+    def facts(self, growth: Mapping[int, int] | None = None) -> dict[int, Facts]:
+        """Return what the scoreboard says of each child now.
+
+        `growth` is by how many bytes the memory of children has grown since they were ready.
+        """
+        growth = growth or {}
         now = time.monotonic_ns()
         found = {}
         for number in self._members:
@@ -154,29 +188,38 @@ class Children:
                 epoch=seat.epoch,
                 soft_in=(seat.soft_ns - now) / 1e9 if seat.soft_ns else math.inf,
                 hard_in=(seat.hard_ns - now) / 1e9 if seat.hard_ns else math.inf,
+                jobs=seat.done + seat.failed,
+                grown=seat.grown,
+                grows=growth.get(number, 0),
             )
         return found
 
     def turns(self) -> int:
-        """Return how often children have reached for the baton."""
+        """Return how often children have reached for a baton."""
         return sum(self._board.seats[number].turns for number in self._members)
 
-    def ask_for_dumps(self) -> None:
-        """Have every child write its stacks down."""
-        for number, member in self._members.items():
-            os.ftruncate(member.forked.dump, 0)
-            os.lseek(member.forked.dump, 0, os.SEEK_SET)
-            self.signal(number, DUMP)
+    def release(self, number: int) -> None:
+        """Let a child claim that was held."""
+        self._board.seats[number].held = 0
+        self.tell(number, Wake())
 
-    def dumps(self) -> Iterator[tuple[str, str]]:
+    def dump(self, number: int) -> None:
+        """Have one child write its stacks down."""
+        dump = self._members[number].forked.dump
+        os.ftruncate(dump, 0)
+        os.lseek(dump, 0, os.SEEK_SET)
+        self.signal(number, DUMP)
+
+    def dumps(self, numbers: Iterable[int]) -> Iterator[tuple[str, str]]:
         """Yield the lines that children have written down, each with its child's name."""
-        for number, member in self._members.items():
-            for line in _dumped(member.forked.dump):
-                yield self.describe(number), line
+        for number in numbers:
+            if number in self._members:
+                for line in _dumped(self._members[number].forked.dump):
+                    yield self.describe(number), line
 
     def _obituary(self, member: Member, child: Child, status: int) -> Died:
         seat, forked = self._board.seats[member.seat], member.forked
-        post = self._identity.post(forked.pid, forked.start)
+        post = self._identity.post(forked.pid, forked.start, member.pool)
         code = os.waitstatus_to_exitcode(status)
         return Died(
             worker=str(post.worker),
@@ -189,7 +232,7 @@ class Children:
             cut=child.cut,
             fault=child.fault,
             job=seat.title,
-            dump=_dumped(forked.dump) if child.fault else (),
+            dump=_last_words(forked.dump, crashed=not child.fault),
         )
 
     def _unwatch(self, member: Member) -> None:
@@ -201,6 +244,15 @@ class Children:
     def _close_all(self) -> None:
         for member in self._members.values():
             member.forked.close()
+
+
+def _last_words(dump: int, *, crashed: bool) -> tuple[str, ...]:
+    """Return the stacks that were asked for, or those that a crash has left behind."""
+    lines = _dumped(dump)
+    if not crashed:
+        return lines
+    fatal = [number for number, line in enumerate(lines) if line.startswith(_FATAL)]
+    return lines[fatal[-1] :] if fatal else ()
 
 
 def _dumped(dump: int) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from forkresque.app import Forkresque
@@ -67,7 +67,6 @@ class Clerk:
         self._board = board
         self._inherited = inherited
         self._identity = identity
-        self._patterns = options.queues
         self._keys = Keys(app.namespace)
         self._link = Target(app.url, timeout=SOCKET_TIMEOUT).link(tracking=True)
         self._registry = Registry(self._link, self._keys, audit=options.audit)
@@ -85,7 +84,7 @@ class Clerk:
         )
         self._wakeups = Wakeups((ORPHANED,))
         self._deaths: list[Died] = []
-        self._queues: tuple[str, ...] | None = None
+        self._existing: tuple[str, ...] | None = None  # queues, while Redis tells of new ones
         self._sampled_at = -math.inf
         self._has_been_in_touch = False
         self._leaving = False
@@ -107,6 +106,8 @@ class Clerk:
         self._board.books.reached_ns = 0
         self._board.books.leads = 0
         self._board.books.recovered = 0
+        for depth in self._board.depths:
+            depth.seen_ns = depth.waiting = depth.standing_ns = 0
         send(self._inherited.pair, Ready())
         while not self._may_leave:
             self._wait()
@@ -159,6 +160,7 @@ class Clerk:
         if books.reached_ns:
             return
         books.reached_ns = time.monotonic_ns()
+        self._existing = None
         # What Redis was to tell over the last connection it will not tell over this one.
         self._sampling.due_at = self._promotion.due_at = time.monotonic()
         if self._has_been_in_touch:
@@ -169,6 +171,8 @@ class Clerk:
         if isinstance(error, RedisUnavailable):
             self._board.books.reached_ns = 0
             self._link.close()
+            for depth in self._board.depths:
+                depth.seen_ns = 0
         level = logging.WARNING if duty.backoff.attempts in (0, 20) else logging.DEBUG
         log.log(level, "duty=%s waits for Redis: %s", duty.name, error)
 
@@ -204,7 +208,7 @@ class Clerk:
         if self._keys.schedule() in pushed:
             self._promotion.due_at = -math.inf
         if self._keys.queues() in pushed:
-            self._queues = None
+            self._existing = None
         self._sample_soon()
 
     def _sample_soon(self) -> None:
@@ -216,7 +220,9 @@ class Clerk:
 
     def _renew(self) -> float:
         lease, sent_ns = self._identity.lease, time.monotonic_ns()
-        workers = [self._identity.worker(seat.pid) for seat in self._board.taken(Role.WORKER)]
+        workers = [
+            self._identity.worker(seat.pid, seat.pool) for seat in self._board.taken(Role.WORKER)
+        ]
         back = self._registry.beat(lease, workers, now=self._clock.now())
         if back is None:
             raise RedisRefused(f"the lease of {lease.master} is somebody else's")
@@ -270,40 +276,46 @@ class Clerk:
         return result.pause
 
     def _sample(self) -> float:
-        """Count what waits. While nothing does, Redis tells when that changes."""
-        if self._queues is None or not self._link.tracking:
+        """Count what waits for each pool. While nothing does, Redis tells when that changes."""
+        if self._existing is None or not self._link.tracking:
             names = self._link.command("SMEMBERS", self._keys.queues(), armed=True)
-            self._queues = patterns.expand(self._patterns, map(to_text, names))
-        waiting = self._link.call(
-            load("waiting").pack(
-                pause=self._keys.pause_all(),
-                paused=self._keys.paused_queues(),
-                queues=self._keys.queues(),
-                list=[self._keys.queue(name) for name in self._queues],
-                name=[to_bytes(name) for name in self._queues],
-            ),
-            armed=True,
-        )
+            self._existing = tuple(map(to_text, names))
+        waiting = 0
+        for pool, wanted in enumerate(self._identity.pools):
+            number = self._waiting(patterns.expand(wanted, self._existing))
+            self._note_waiting(pool, number)
+            waiting += number
         self._sampled_at = time.monotonic()
-        self._note_waiting(waiting)
         if waiting or not self._link.tracking:
             return SAMPLE_EVERY if waiting else 1.0
         return math.inf
 
-    def _note_waiting(self, waiting: int) -> None:
-        books, now_ns = self._board.books, time.monotonic_ns()
-        books.waiting = waiting
-        if not waiting:
-            books.standing_ns = 0
-        elif not books.standing_ns:
-            books.standing_ns = now_ns
-        elif now_ns - books.standing_ns > STANDING_TOO_LONG * 1e9 and self._somebody_is_idle():
-            books.standing_ns = now_ns
-            send(self._inherited.pair, BatonWanted())
+    def _waiting(self, queues: Sequence[str]) -> int:
+        """Return how many jobs may be claimed from these queues."""
+        question = load("waiting").pack(
+            pause=self._keys.pause_all(),
+            paused=self._keys.paused_queues(),
+            queues=self._keys.queues(),
+            list=[self._keys.queue(name) for name in queues],
+            name=[to_bytes(name) for name in queues],
+        )
+        return int(self._link.call(question, armed=True))
 
-    def _somebody_is_idle(self) -> bool:
+    def _note_waiting(self, pool: int, waiting: int) -> None:
+        depth, now_ns = self._board.depths[pool], time.monotonic_ns()
+        depth.waiting, depth.seen_ns = waiting, now_ns
+        if not waiting:
+            depth.standing_ns = 0
+        elif not depth.standing_ns:
+            depth.standing_ns = now_ns
+        elif now_ns - depth.standing_ns > STANDING_TOO_LONG * 1e9 and self._somebody_is_idle(pool):
+            depth.standing_ns = now_ns
+            send(self._inherited.pair, BatonWanted(pool))
+
+    def _somebody_is_idle(self, pool: int) -> bool:
         return any(
-            seat.phase in (Phase.IDLE, Phase.CALL) for seat in self._board.taken(Role.WORKER)
+            seat.pool == pool and not seat.held and seat.phase in (Phase.IDLE, Phase.CALL)
+            for seat in self._board.taken(Role.WORKER)
         )
 
     def _leave(self) -> None:

@@ -86,6 +86,18 @@ class ControlServer:
         self._clients: dict[socket.socket, bytes] = {}
         self._deaf_until = math.inf
 
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """Return what another image of this process needs in order to go on: socket and lock."""
+        if self._server is None or self._lock is None:
+            raise AssertionError("it does not listen")
+        return self._server.fileno(), self._lock
+
+    def adopt(self, server: int, lock: int) -> None:
+        """Go on with the socket and the lock of an earlier image of this process."""
+        self._lock = lock
+        self._serve(socket.socket(fileno=server))
+
     def open(self) -> None:
         """Listen. Raises Locked if another master holds a socket of this name."""
         directory = self._path.parent
@@ -110,6 +122,9 @@ class ControlServer:
         finally:
             os.umask(before)
         server.listen(_MOST_CLIENTS)
+        self._serve(server)
+
+    def _serve(self, server: socket.socket) -> None:
         server.setblocking(False)
         self._server = server
         self._selector.register(server, selectors.EVENT_READ, self._accept)

@@ -11,17 +11,20 @@ import select
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from forkresque import processes
 from forkresque.app import Forkresque
 from forkresque.errors import ExitCode, JobAborted, JobTimeout, RedisRefused, RedisUnavailable
 from forkresque.idle import BEAT
+from forkresque.jobs import Definition
 from forkresque.options import SupervisorOptions
 from forkresque.protocol.connection import Target
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.registry import Registry
 from forkresque.scoreboard import Phase, Role, Scoreboard, Seat
+from forkresque.supervisor import resources
 from forkresque.supervisor.child import SOFT, Inheritance
 from forkresque.supervisor.identity import Identity
 from forkresque.supervisor.messages import Interrupted, Ready, receive, send
@@ -54,11 +57,35 @@ class Pipe:
             return False
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """After how many jobs a worker leaves, and whether its memory is measured after each."""
+
+    max_jobs: int
+    measured: bool
+
+    def begin(self, seat: Seat) -> None:
+        """Take note of what a new worker has."""
+        if self.measured:
+            seat.own_at_ready = resources.anonymous_memory()
+
+    def are_reached(self, seat: Seat) -> bool:
+        """Return whether a worker must not take another job; take note of its growth."""
+        if self.measured:
+            seat.grown = max(0, resources.anonymous_memory() - seat.own_at_ready)
+        return bool(0 < self.max_jobs <= seat.done + seat.failed)
+
+
 class Pooled:
     """The station of a worker among others."""
 
     def __init__(
-        self, board: Scoreboard, baton: Pipe, inherited: Inheritance, wakeups: Wakeups
+        self,
+        board: Scoreboard,
+        baton: Pipe,
+        inherited: Inheritance,
+        wakeups: Wakeups,
+        limits: Limits,
     ) -> None:
         self._board = board
         self._seat: Seat = inherited.seat
@@ -66,7 +93,9 @@ class Pooled:
         self._pair = inherited.pair
         self._parent = inherited.parent
         self._wakeups = wakeups
+        self._limits = limits
         self._told_to_leave = False
+        self._spent = False  # it has carried out as many jobs as it may
         self.footing = (self._pair.fileno(), wakeups.fileno())
         self._unfit = False  # a job has done to this process what cannot be undone
         self._sleepers = select.epoll()
@@ -82,9 +111,8 @@ class Pooled:
     @property
     def leaving(self) -> bool:
         """Return whether the worker should finish."""
-        return (
-            self._told_to_leave or self._unfit or bool(self._board.orders.draining) or self.orphaned
-        )
+        done = self._told_to_leave or self._unfit or self._spent
+        return done or bool(self._board.orders.draining) or self.orphaned
 
     @property
     def open(self) -> bool:
@@ -101,6 +129,9 @@ class Pooled:
         self._seat.on_call = 0
         while not self.leaving:
             self._seat.enter(Phase.IDLE, time.monotonic_ns())
+            if self._seat.held:  # it must not even be woken in place of one who may work
+                self.rest(BEAT)
+                continue
             ready = dict(self._sleepers.poll(BEAT))
             self._hear()
             if self._baton.reader in ready:
@@ -125,7 +156,10 @@ class Pooled:
             (
                 seat
                 for seat in self._board.taken(Role.WORKER)
-                if seat.on_call and seat.phase is Phase.CALL and seat.beat_ns > fresh_ns
+                if seat.pool == self._seat.pool
+                and seat.on_call
+                and seat.phase is Phase.CALL
+                and seat.beat_ns > fresh_ns
             ),
             None,
         )
@@ -136,6 +170,7 @@ class Pooled:
 
         It asks its descriptors nothing any more: their numbers may be anybody's now.
         """
+        self._spent = self._limits.are_reached(self._seat)
         if not fit:
             self._unfit = True
         elif self._wakeups.has_news:
@@ -213,32 +248,47 @@ def work(
     identity: Identity,
 ) -> int:
     """Be a worker until the master says to leave, or is gone."""
-    post = identity.post(os.getpid(), processes.start_of(os.getpid()) or 0)
-    queues = ",".join(options.queues)
+    seat, pid = inherited.seat, os.getpid()
+    seat.pid = pid  # its parent may be slower to write it
+    post = identity.post(pid, processes.start_of(pid) or 0, seat.pool)
+    patterns = identity.pools[seat.pool]
+    queues = ",".join(patterns)
     set_title(f"worker {queues} booting")
     wakeups = Wakeups((signal.SIGTERM, signal.SIGQUIT))
     wakeups.install()
-    station = Pooled(board, baton, inherited, wakeups)
+    limits = Limits(options.max_jobs, measured=bool(options.max_memory))
+    station = Pooled(board, baton, inherited, wakeups, limits)
     worker = Worker(
         app.url,
-        app.jobs,
-        queues=options.queues,
+        limited(app.jobs, options.job_timeout),
+        queues=patterns,
         namespace=app.namespace,
         interval=options.interval,
         post=post,
         station=station,
-        seat=inherited.seat,
+        seat=seat,
         titled=lambda doing: set_title(f"worker {queues} {doing}"),
         audit=options.audit,
     )
     signal.signal(SOFT, lambda _signum, _frame: _interrupt(worker, station, inherited))
     inherited.listen()
     registry = Registry(Target(app.url).link(), Keys(app.namespace))
-    Pulse(post, station, inherited.seat, registry=registry).start(patience=options.shutdown_timeout)
+    Pulse(post, station, seat, registry=registry).start(patience=options.shutdown_timeout)
+    limits.begin(seat)
     send(inherited.pair, Ready())
     worker.run()
-    inherited.seat.enter(Phase.LEFT, time.monotonic_ns())
+    seat.enter(Phase.LEFT, time.monotonic_ns())
     return ExitCode.OK
+
+
+def limited(jobs: Mapping[str, Definition], timeout: float) -> Mapping[str, Definition]:
+    """Return the jobs, with `timeout` seconds for those that have no limit of their own; 0: none."""
+    if not timeout:
+        return jobs
+    return {
+        name: job if job.timeout is not None else replace(job, timeout=timeout)
+        for name, job in jobs.items()
+    }
 
 
 def _interrupt(worker: Worker, station: Pooled, inherited: Inheritance) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forkresque import processes
@@ -17,22 +18,28 @@ class Identity:
     """A master. Its nonce begins all tokens of its workers."""
 
     host: str
-    queues: tuple[str, ...]
     nonce: str
     lease: Lease
+    pools: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def of_this_process(cls, options: SupervisorOptions) -> "Identity":
-        """Return a new identity for this process."""
-        host, nonce, pid = host_label(options.host_label), secrets.token_hex(8), os.getpid()
+    def of_this_process(
+        cls, options: SupervisorOptions, pools: Sequence[Sequence[str]], *, nonce: str = ""
+    ) -> "Identity":
+        """Return an identity for this process, a new one unless there was a `nonce` before.
+
+        `pools` are the queues of each pool of workers.
+        """
+        host, pid = host_label(options.host_label), os.getpid()
+        nonce = nonce or secrets.token_hex(8)
         lease = Lease(f"{host}:{pid}:{nonce}", processes.describe(pid), options.lease)
-        return cls(host, shown(options.queues), nonce, lease)
+        return cls(host, nonce, lease, tuple(map(tuple, pools)))
 
-    def worker(self, pid: int) -> WorkerId:
-        """Return the id of the worker with this pid."""
-        return WorkerId(self.host, pid, self.queues)
+    def worker(self, pid: int, pool: int) -> WorkerId:
+        """Return the id of the worker with this pid, of a pool by its number."""
+        return WorkerId(self.host, pid, shown(self.pools[pool]))
 
-    def post(self, pid: int, start: int) -> Post:
+    def post(self, pid: int, start: int, pool: int) -> Post:
         """Return all that a worker is; `start` is in clock ticks since boot."""
         owner = Owner(self.lease.master, pid, start)
-        return Post(self.worker(pid), owner, self.lease, self.nonce)
+        return Post(self.worker(pid, pool), owner, self.lease, self.nonce)

@@ -8,9 +8,9 @@ import contextlib
 import json
 import socket
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
-from forkresque.policy.pool import Fault
+from forkresque.policy.child import Fault
 
 _LARGEST = 192 * 1024  # bytes; a stack dump of 32 KiB as JSON, at its worst
 
@@ -74,13 +74,20 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class BatonWanted:
-    """From the clerk: jobs stand although somebody is idle."""
+    """From the clerk: jobs stand although somebody of this pool is idle."""
+
+    pool: int
 
 
-Message = Ready | Wake | Leave | Interrupted | Died | Settled | BatonWanted
-_KINDS = {
-    kind.__name__: kind for kind in (Ready, Wake, Leave, Interrupted, Died, Settled, BatonWanted)
-}
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """From the watcher: a file of the application is another one now."""
+
+    path: str
+
+
+Message = Ready | Wake | Leave | Interrupted | Died | Settled | BatonWanted | Changed
+_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def send(pair: socket.socket, message: Message) -> bool:

@@ -42,6 +42,11 @@ class Notifier:
         notices = Notices(pid, watchdog=_watchdog(environ, pid), reloaded=reloaded)
         return cls(_address(environ.get("NOTIFY_SOCKET", "")), notices)
 
+    @property
+    def is_heard(self) -> bool:
+        """Return whether there is a service manager that listens, as far as we were told."""
+        return bool(self._address)
+
     def tell(self, now: float, facts: Facts) -> None:
         """Say what is due; called once in every pass of the master's loop."""
         if not self._address:

@@ -10,7 +10,7 @@ from forkresque import processes
 from forkresque.errors import DIRTY_EXIT, BadKey
 from forkresque.inquest import Finding, verdict
 from forkresque.jobs import Definition
-from forkresque.policy.pool import Fault
+from forkresque.policy.child import Fault
 from forkresque.policy.verdicts import Blame, is_host_lost
 from forkresque.protocol.connection import RedisClock
 from forkresque.protocol.registry import Held, Lease, Owner, Recovery, Registry

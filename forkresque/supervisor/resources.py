@@ -119,6 +119,11 @@ def consumption(pid: int, view: View = _HERE) -> Consumption | None:
     return Consumption(run, wait, cpu_in(stat), anonymous_in(_read(where / "statm")))
 
 
+def anonymous_memory() -> int:
+    """Return the bytes of this process' own anonymous memory, in a few microseconds; 0: unknown."""
+    return anonymous_in(_read(_HERE.proc / "self" / "statm")) or 0
+
+
 def strangers(pid: int, known: Collection[int], view: View = _HERE) -> set[int]:
     """Return the children of the process `pid`, one thread, that are not `known`, zombies too.
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from forkresque.policy.pool import Fault
+from forkresque.policy.child import Fault
 from forkresque.supervisor.messages import (
     BatonWanted,
     Died,

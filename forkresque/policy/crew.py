@@ -1,0 +1,354 @@
+"""Which children a master has, which it should have, and the next step from one to the other.
+
+Facts go in, actions come out. There is no fork, signal or clock in here, so tests can live
+through a week of crashes in a millisecond.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from forkresque.policy.births import Births
+from forkresque.policy.child import (
+    Action,
+    Baton,
+    Child,
+    Dismiss,
+    Doing,
+    Facts,
+    Fault,
+    Interrupt,
+    Kind,
+    Release,
+    Spawn,
+)
+from forkresque.policy.judgement import Judge
+from forkresque.policy.pool import Pool
+from forkresque.policy.renewal import Renewal, room
+
+ABORT_GRACE = 2.0  # seconds from a job's soft end to the kill
+BOOKS_GRACE = 0.75  # seconds the clerk may take to settle the last deaths
+_DEAF_AFTER = 6.0  # seconds without a beat after which whoever is on call does not count
+
+
+@dataclass(slots=True)
+class Crew:
+    """The children of one master: a clerk, the workers of its pools, and perhaps a watcher."""
+
+    seats: int
+    pools: Sequence[Pool]
+    judge: Judge = field(default_factory=Judge)
+    renewal: Renewal = field(default_factory=Renewal)
+    watched: bool = False
+    generation: int = 1
+    paused: bool = False
+    stopping: bool = False
+    abort_at: float = math.inf
+    books_until: float = math.inf
+    unsettled_deaths: int = 0
+    ever_ready: bool = False
+    cuts: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    children: dict[int, Child] = field(default_factory=dict)
+    _births: dict[Kind, Births] = field(
+        default_factory=lambda: {Kind.CLERK: Births(1), Kind.WATCHER: Births(1)}
+    )
+
+    # -- what is wanted ----------------------------------------------------------------------
+
+    @property
+    def target(self) -> int:
+        """Return how many workers there should be, of all pools."""
+        return sum(pool.target for pool in self.pools)
+
+    def allow(self, pool: Pool, most: int) -> None:
+        """Let a pool have so many workers, at least one, and as far as there are seats."""
+        if not self.stopping:
+            others = sum(other.most for other in self.pools if other is not pool)
+            pool.allow(max(1, min(self.seats - 2 - others, most)))
+
+    def stop(self, now: float, within: float) -> None:
+        """Want no children. Jobs in hand get `within` seconds; asking again can only shorten."""
+        self.stopping = True
+        for pool in self.pools:
+            pool.least = pool.target = 0
+        self.abort_at = min(self.abort_at, now + within)
+        self._close_books(now)
+
+    def end(self, now: float) -> None:
+        """Want no children, now: jobs in hand are cut."""
+        self.stop(now, 0.0)
+        for child in self.of(Kind.WORKER):
+            child.cut = True
+            child.fault, child.kill_at = Fault.CUT, now
+
+    def condemn(self, seat: int, fault: Fault, now: float) -> None:
+        """Have a child killed at once."""
+        child = self.children[seat]
+        child.fault, child.kill_at = child.fault or fault, now
+
+    # -- what has happened -------------------------------------------------------------------
+
+    def spawned(self, spawn: Spawn, now: float, *, chance: float = 1.0) -> None:
+        """Take note of a fork. `chance` spreads the limits of workers that are born together."""
+        jobs, age = self.renewal.limits(chance)
+        self.children[spawn.seat] = Child(
+            spawn.seat,
+            spawn.kind,
+            now,
+            pool=spawn.pool,
+            generation=self.generation,
+            replaces=spawn.replaces,
+            held=spawn.replaces is not None,
+            max_jobs=jobs,
+            max_age=age,
+        )
+        self.counts["born"] += 1
+        self.counts["recycled"] += spawn.replaces is not None
+        self._close_books(now)
+
+    def got_ready(self, seat: int) -> None:
+        """Take note of a child that has booted."""
+        child = self.children[seat]
+        child.ready = self.ever_ready = True
+        self._births_of(child.kind, child.pool).succeeded()
+
+    def spawn_failed(self, spawn: Spawn, now: float, *, jitter: float) -> None:
+        """Take note of a fork that the kernel refused."""
+        self._births_of(spawn.kind, spawn.pool).refused(now, jitter=jitter)
+        self.counts["fork_failures"] += 1
+
+    def dismissed(self, seat: int, now: float) -> None:
+        """Take note that a child was asked to leave."""
+        child = self.children[seat]
+        child.dismissed = True
+        if child.kind is Kind.CLERK:
+            child.fault = child.fault or Fault.BOOKS
+            child.kill_at = min(child.kill_at, now + BOOKS_GRACE)
+
+    def died(self, seat: int, now: float, *, jitter: float) -> Child:
+        """Take note of a death, and return what was known of the child."""
+        child = self.children.pop(seat)
+        for other in self.children.values():
+            if other.replaces == seat:
+                other.replaces = None
+        if not child.ready and not child.dismissed:
+            self._births_of(child.kind, child.pool).failed(now, jitter=jitter)
+        self.cuts += child.cut and child.fault is not Fault.CUT_OFF
+        self.counts["died"] += 1
+        self.counts["killed"] += child.killed
+        self._close_books(now)
+        return child
+
+    def _births_of(self, kind: Kind, pool: int) -> Births:
+        if kind is not Kind.WORKER:
+            return self._births[kind]
+        return self.pools[pool].births if pool < len(self.pools) else Births(1)
+
+    def _close_books(self, now: float) -> None:
+        """Once the last worker is gone, give the clerk a limited time to settle what it left."""
+        if self.stopping and not self.of(Kind.WORKER):
+            self.books_until = min(self.books_until, now + BOOKS_GRACE)
+            for clerk in self.of(Kind.CLERK):
+                clerk.fault = clerk.fault or Fault.BOOKS
+                clerk.kill_at = min(clerk.kill_at, self.books_until)
+
+    # -- what is so --------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Return whether nobody is left and nobody is wanted."""
+        return self.stopping and not self.children
+
+    @property
+    def is_rolling(self) -> bool:
+        """Return whether a child of an older generation is left."""
+        return any(child.generation < self.generation for child in self.children.values())
+
+    def of(self, kind: Kind) -> list[Child]:
+        """Return the children of one kind."""
+        return [child for child in self.children.values() if child.kind is kind]
+
+    def staying(self, pool: int) -> list[Child]:
+        """Return a pool's workers that were not asked to leave."""
+        return [child for child in self.of(Kind.WORKER) if child.pool == pool and child.stays]
+
+    def ready(self, pool: int) -> int:
+        """Return how many workers of a pool have booted and stay."""
+        return sum(child.ready for child in self.staying(pool))
+
+    def failing_for(self, now: float) -> float:
+        """Return for how many seconds children have died in boot while no worker was ready."""
+        if any(child.ready for child in self.of(Kind.WORKER)):
+            return 0.0
+        return max(now - pool.births.failing_since for pool in self.pools)
+
+    # -- what is to be done ------------------------------------------------------------------
+
+    def plan(
+        self,
+        now: float,
+        facts: Mapping[int, Facts],
+        *,
+        late: bool = False,
+        cut_off: bool = False,
+    ) -> list[Action]:
+        """Return the steps that bring the crew nearer to what is wanted.
+
+        `late` says that this machine stood still: then silence proves nothing. `cut_off` says that
+        jobs in hand have to stop, because other hosts may take them.
+        """
+        actions: list[Action] = [*self._spawns(now, facts), *self._dismissals(facts)]
+        actions += self._successions()
+        for child in self.children.values():
+            seen = facts[child.seat]
+            if not late:
+                actions += self.judge.judge(child, seen, now)
+            actions += self._interruptions(child, seen, now)
+            if child.kind is Kind.WORKER and (cut_off or child.fault is Fault.CUT_OFF):
+                actions += self._withdraw(child, seen, now)
+            actions += self.judge.carry_out(child, seen, now)
+        return actions
+
+    def baton(self, pool: int, facts: Mapping[int, Facts], *, pipe_empty: bool) -> list[Action]:
+        """Return a baton if nobody of a pool is on call and none is on its way.
+
+        It does not matter whether somebody is idle now: in the pipe it waits for the first who
+        is. One too many is harmless, too: whoever is on call takes it, and claims once more.
+        """
+        if self.paused or self.stopping or not pipe_empty:
+            return []
+        staying = [facts[child.seat] for child in self.staying(pool)]
+        on_call = any(seen.doing is Doing.CALL and seen.silent < _DEAF_AFTER for seen in staying)
+        return [Baton(pool)] if staying and not on_call else []
+
+    def next_step_at(self, now: float, facts: Mapping[int, Facts]) -> float:
+        """Return the moment at which `plan` may have something new to say by time alone."""
+        moments = [self.abort_at]
+        for child in self.children.values():
+            moments += [child.kill_at, child.rouse_at]
+        for seen in facts.values():
+            moments += [now + seen.soft_in, now + seen.hard_in]
+        moments += [births.next_at for births in self._births.values()]
+        moments += [pool.births.next_at for pool in self.pools]
+        return min((moment for moment in moments if moment > now), default=math.inf)
+
+    def _spawns(self, now: float, facts: Mapping[int, Facts]) -> Iterable[Spawn]:
+        free = [seat for seat in range(self.seats) if seat not in self.children]
+        kept = 0
+        for kind in (Kind.CLERK, Kind.WATCHER):
+            if self._is_missing(kind, now):
+                if free and self._births[kind].allowed(now, booting=0):
+                    yield Spawn(free.pop(0), kind)
+                else:
+                    kept += 1  # a seat for it, as long as it has to wait
+        for index, pool in enumerate(self.pools):
+            booting = sum(not child.ready for child in self.staying(index))
+            for replaces, reason in self._wishes(index, facts, now):
+                if len(free) <= kept or not pool.births.allowed(now, booting=booting):
+                    break
+                yield Spawn(free.pop(0), Kind.WORKER, index, replaces, reason)
+                booting += 1
+
+    def _is_missing(self, kind: Kind, now: float) -> bool:
+        if self.of(kind):
+            return False
+        if kind is Kind.WATCHER:
+            return self.watched and not self.stopping
+        # The clerk outlives the workers: it settles what the last of them leave behind.
+        return not self._clerk_may_go and now < self.books_until
+
+    def _wishes(
+        self, index: int, facts: Mapping[int, Facts], now: float
+    ) -> Iterable[tuple[int | None, str]]:
+        """Yield, for each worker that a pool should get, whom it replaces and why."""
+        pool, working = self.pools[index], self._working(index)
+        missing = pool.target - len(working)
+        if missing > 0:
+            yield from [(None, "")] * missing
+        if self.stopping:
+            return
+        due = [
+            (child, reason)
+            for child in working
+            if child.ready and not child.held and not self._is_being_replaced(child)
+            if (reason := self._reason_to_replace(child, facts[child.seat], now))
+        ]
+        due.sort(key=lambda each: (facts[each[0].seat].doing is Doing.RUN, each[0].born_at))
+        under_way = len(self.staying(index)) - len(working)
+        for child, reason in due[: max(0, room(pool.target, under_way))]:
+            yield child.seat, reason
+
+    def _reason_to_replace(self, child: Child, seen: Facts, now: float) -> str:
+        return self.renewal.reason(child, seen, generation=self.generation, now=now)
+
+    def _working(self, index: int) -> list[Child]:
+        """Return those who make up a pool: a replacement counts once its predecessor leaves."""
+        return [child for child in self.staying(index) if not self._waits(child)]
+
+    def _waits(self, child: Child) -> bool:
+        """Return whether a child is held, and whom it replaces was not asked to leave yet."""
+        before = None if child.replaces is None else self.children.get(child.replaces)
+        return before is not None and before.stays
+
+    def _is_being_replaced(self, child: Child) -> bool:
+        return any(other.replaces == child.seat for other in self.children.values())
+
+    def _successions(self) -> Iterable[Dismiss | Release]:
+        """Dismiss whose replacement has booted, and let work whose predecessor is gone."""
+        for child in self.of(Kind.WORKER):
+            if child.held and child.replaces is None:
+                child.held = False
+                yield Release(child.seat)
+            elif child.replaces is not None and child.ready and self._waits(child):
+                yield Dismiss(child.replaces)
+
+    @property
+    def _clerk_may_go(self) -> bool:
+        return self.stopping and not self.of(Kind.WORKER) and not self.unsettled_deaths
+
+    def _dismissals(self, facts: Mapping[int, Facts]) -> Iterable[Dismiss]:
+        for index, pool in enumerate(self.pools):
+            working = self._working(index)
+            surplus = len(working) - pool.target
+            if surplus > 0:
+                # Those who have nothing in hand first, the oldest first.
+                working.sort(key=lambda child: self._rank(child, facts[child.seat]))
+                yield from (Dismiss(child.seat) for child in working[:surplus])
+        for child in self.children.values():
+            if child.stays and self._is_out_of_place(child):
+                yield Dismiss(child.seat)
+
+    def _rank(self, child: Child, seen: Facts) -> tuple[bool, bool, float]:
+        return seen.doing is Doing.RUN, self._is_being_replaced(child), child.born_at
+
+    def _is_out_of_place(self, child: Child) -> bool:
+        """Return whether a child is of no use any more, apart from a pool's surplus."""
+        if child.kind is Kind.WORKER:
+            return child.pool >= len(self.pools)  # of a pool that a reload has abolished
+        is_old = child.generation < self.generation and not self.stopping
+        if child.kind is Kind.CLERK:
+            return self._clerk_may_go or is_old
+        return self.stopping or is_old
+
+    def _interruptions(self, child: Child, seen: Facts, now: float) -> Iterable[Interrupt]:
+        cut = now >= self.abort_at and not child.cut and child.kind is Kind.WORKER
+        if cut:
+            child.cut = seen.doing is Doing.RUN
+            child.fault = child.fault or Fault.CUT
+            child.kill_at = min(child.kill_at, now + ABORT_GRACE)
+        overdue = seen.soft_in <= 0 and child.interrupted != seen.epoch
+        if seen.doing is Doing.RUN and (cut or overdue):
+            child.interrupted = seen.epoch
+            yield Interrupt(child.seat, seen.epoch, overdue=not cut)
+
+    def _withdraw(self, child: Child, seen: Facts, now: float) -> Iterable[Interrupt]:
+        """Stop a job in hand; its worker lives on if the job obeys."""
+        if seen.doing is Doing.RUN:
+            if not child.fault:
+                child.fault, child.kill_at = Fault.CUT_OFF, min(child.kill_at, now + ABORT_GRACE)
+                child.interrupted = seen.epoch
+                yield Interrupt(child.seat, seen.epoch, overdue=False)
+        elif child.fault is Fault.CUT_OFF and not child.killed and now < self.abort_at:
+            child.fault, child.kill_at = Fault.NONE, math.inf

@@ -1,0 +1,79 @@
+"""What one image of a master leaves to the next, which runs the same pid with newer code.
+
+An `execve` keeps the process, its children and the descriptors that are inheritable, and nothing
+else. So the state goes, as JSON, into a descriptor that the next image finds by its name.
+"""
+
+import json
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from forkresque.scoreboard import LAYOUT
+
+_NAME = "forkresque-handover"
+_DESCRIPTORS = Path("/proc/self/fd")
+
+State = dict[str, Any]
+
+
+@contextmanager
+def left(state: State, descriptors: Iterable[int]) -> Iterator[None]:
+    """Leave `state` and descriptors to the image that is executed inside; else take them back."""
+    memory = os.memfd_create(_NAME)
+    numbers = [*descriptors, memory]
+    try:
+        os.write(memory, json.dumps({"layout": LAYOUT, **state}).encode())
+        for number in numbers:
+            os.set_inheritable(number, True)
+        yield
+    finally:
+        for number in numbers:
+            os.set_inheritable(number, False)
+        os.close(memory)
+
+
+def found() -> State | None:
+    """Return what the image before this one has left, once; None in a process of its own."""
+    memory = _descriptor()
+    if memory is None:
+        return None
+    size = os.fstat(memory).st_size
+    state: State = json.loads(os.pread(memory, size, 0))
+    os.close(memory)
+    return state
+
+
+def is_left() -> bool:
+    """Return whether this process was somebody before, who has left something."""
+    return _descriptor() is not None
+
+
+def _descriptor() -> int | None:
+    if not _DESCRIPTORS.exists():
+        return None
+    for entry in _DESCRIPTORS.iterdir():
+        try:
+            target = os.readlink(entry)  # noqa: PTH115 - there is no file at the other end
+        except OSError:  # the descriptor by which we list
+            continue
+        if target.startswith(f"/memfd:{_NAME} "):
+            return int(entry.name)
+    return None
+
+
+def execute(state: State, descriptors: Iterable[int], argv: list[str]) -> None:
+    """Become the next image. Returns only by raising OSError, with everything as it was.
+
+    Signals stay blocked until that image can hear them, so none is lost meanwhile.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    mask = sorted(map(int, before))
+    try:
+        with left({**state, "mask": mask}, descriptors):
+            os.execv(argv[0], argv)  # noqa: S606 - our own interpreter and arguments
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
