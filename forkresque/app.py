@@ -5,12 +5,15 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property, update_wrapper
+from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from forkresque import embedded
+from forkresque.configfile import read, read_from
+from forkresque.configuration import resolve
 from forkresque.errors import ConfigError, UnknownJob
 from forkresque.jobs import Definition, OnCrash, define
-from forkresque.options import ClientOptions, resolve
+from forkresque.options import ClientOptions
 from forkresque.protocol.connection import Target, masked
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.store import Ack
@@ -85,10 +88,11 @@ class Job(Generic[P, R]):
 class Forkresque:
     """The jobs of one application, and the Redis that they go through.
 
-    Without `url`: FORKRESQUE_REDIS_URL, REDIS_URL, or redis://localhost:6379/0. `namespace` is
-    the prefix of all keys. With `ack="replica"` or `"disk"` an enqueue returns only when a replica,
-    or the server's disk, has the job as well. `allow_bigint` lets integers beyond 2**53 pass,
-    which JavaScript readers would change.
+    Without `url`: FORKRESQUE_REDIS_URL, the configuration file, REDIS_URL, or
+    redis://localhost:6379/0; likewise `namespace`, the prefix of all keys, and `ack`: with
+    "replica" or "disk" an enqueue returns only when a replica, or the server's disk, has the job
+    as well. `allow_bigint` lets integers beyond 2**53 pass, which JavaScript readers would change.
+    Raises ConfigError.
     """
 
     def __init__(
@@ -99,13 +103,28 @@ class Forkresque:
         ack: str | None = None,
         allow_bigint: bool = False,
     ) -> None:
-        self._options = resolve(
-            ClientOptions,
-            given={"redis": url, "namespace": namespace, "ack": ack},
-            environ=os.environ,
-        )
+        given = {"redis": url, "namespace": namespace, "ack": ack}
+        file = read(os.environ) if None in given.values() else None
+        self._options = resolve(ClientOptions, given=given, environ=os.environ, file=file)
         self._allow_bigint = allow_bigint
         self.jobs: dict[str, Definition] = {}
+
+    @classmethod
+    def from_config(
+        cls, path: str | Path | None = None, *, allow_bigint: bool = False
+    ) -> "Forkresque":
+        """Return an application for the Redis that this configuration file names.
+
+        Variables are stronger than the file, as always. Without a path it is the file that
+        `Forkresque()` finds: what FORKRESQUE_CONFIG names, or the first `forkresque.toml`, or
+        `pyproject.toml` with a table [tool.forkresque], from the working directory upward.
+        Raises ConfigError.
+        """
+        file = read_from(Path(path)) if path else read(os.environ)
+        options = resolve(ClientOptions, given={}, environ=os.environ, file=file)
+        return cls(
+            options.redis, namespace=options.namespace, ack=options.ack, allow_bigint=allow_bigint
+        )
 
     @property
     def url(self) -> str:

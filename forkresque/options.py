@@ -2,18 +2,14 @@
 
 From `shutdown_timeout: float = option(25.0, short="-t", at_least=0, help="…")` follow the keyword
 `shutdown_timeout=5`, the flag `--shutdown-timeout 5`, the variable
-`FORKRESQUE_SHUTDOWN_TIMEOUT=5`, the help text, the range check and the row in the README. A flag
-beats the environment, that beats the default. Nothing else reads the environment.
+`FORKRESQUE_SHUTDOWN_TIMEOUT=5`, the key `shutdown_timeout = 5` of the configuration file, the help
+text, the range check and the row in the README. What they are set to: see `configuration`.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import Field, dataclass, field, fields
-from typing import Any, TypeVar
-
-from forkresque.errors import ConfigError
-
-T = TypeVar("T")
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 _SIZE_LIMIT = 500
 
@@ -217,6 +213,11 @@ class InterfaceOptions:
         metavar="auto|plain|json",
         help="How logs look; auto is plain on a terminal and JSON elsewhere.",
     )
+    config: str = option(
+        "",
+        metavar="PATH",
+        help="Configuration file, instead of the first found from here upward.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,110 +370,3 @@ def variable(name: str) -> str:
     if name == "redis":
         return "FORKRESQUE_REDIS_URL"
     return "FORKRESQUE_" + name.upper()
-
-
-def chosen(name: str, *, given: Mapping[str, Any], environ: Mapping[str, str]) -> str | None:
-    """Return the text that was given for an option or stands in its variable, else None.
-
-    It is not parsed. Variables of other tools do not count: this tells what was meant for us.
-    """
-    return given.get(name) or environ.get(variable(name)) or None
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """The value of an option, and where it comes from. A lower rank is a stronger source."""
-
-    value: Any
-    source: str
-    rank: int
-
-
-def resolve(kind: type[T], *, given: Mapping[str, Any], environ: Mapping[str, str]) -> T:
-    """Return the options, from what was given, the environment and the defaults, in this order.
-
-    A given None counts as not given; text is parsed. Raises ConfigError that names every
-    mistake in one message.
-    """
-    found = settings(kind, given=given, environ=environ)
-    options = kind(**{name: each.value for name, each in found.items()})
-    _refuse(getattr(options, "contradictions", list)())
-    return options
-
-
-def settings(
-    kind: type[T], *, given: Mapping[str, Any], environ: Mapping[str, str]
-) -> dict[str, Setting]:
-    """Return every option of a kind with its source. Raises ConfigError, as `resolve` does."""
-    found: dict[str, Setting] = {}
-    mistakes: list[str] = []
-    for declared in fields(kind):  # type: ignore[arg-type]  # every kind is a dataclass
-        try:
-            found[declared.name] = _setting(declared, given.get(declared.name), environ)
-        except ValueError as error:
-            mistakes.append(str(error))
-    _refuse(mistakes)
-    return _without_hidden(kind, found)
-
-
-def _refuse(mistakes: Iterable[str]) -> None:
-    if text := "; ".join(mistakes):
-        raise ConfigError(text, hint="see forkresque COMMAND --help")
-
-
-_GIVEN, _ENVIRONMENT, _OTHERS, _DEFAULT = range(4)
-
-
-def _without_hidden(kind: type, found: dict[str, Setting]) -> dict[str, Setting]:
-    """Return the settings; what a stronger source makes void has its default."""
-    declared = {each.name: each for each in fields(kind)}
-    void: set[str] = set()
-    for name in sorted(found, key=lambda name: found[name].rank):
-        if name not in void:
-            hides = declared[name].metadata["hides"]
-            void |= {each for each in hides if found[each].rank > found[name].rank}
-    return found | {name: _by_default(declared[name]) for name in void}
-
-
-def _by_default(declared: Field[Any]) -> Setting:
-    return Setting(declared.default, "default", _DEFAULT)
-
-
-def _setting(declared: Field[Any], given: Any, environ: Mapping[str, str]) -> Setting:
-    name = declared.name
-    if given is not None:
-        return Setting(_value(declared, name, given), name, _GIVEN)
-    own = [(_ENVIRONMENT, variable(name))]
-    for rank, source in [*own, *((_OTHERS, other) for other in declared.metadata["also"])]:
-        if text := environ.get(source):
-            return Setting(_value(declared, source, text), source, rank)
-    return _by_default(declared)
-
-
-def _value(declared: Field[Any], source: str, given: Any) -> Any:
-    """Return what was given, parsed and checked. Raises ValueError that names the source."""
-    about = declared.metadata
-    if about["many"]:
-        items = given.split() if isinstance(given, str) else given
-        return tuple(_parsed(declared, source, item) for item in items)
-    value = _parsed(declared, source, given)
-    if isinstance(value, int | float):
-        if about["at_least"] is not None and value < about["at_least"]:
-            raise ValueError(f"{source} must be at least {about['at_least']:g}, got {value}")
-        if about["at_most"] is not None and value > about["at_most"]:
-            raise ValueError(f"{source} must be at most {about['at_most']:g}, got {value}")
-    return value
-
-
-def _parsed(declared: Field[Any], source: str, given: Any) -> Any:
-    if isinstance(given, int) and isinstance(declared.default, Size):
-        given = str(given)
-    if not isinstance(given, str):
-        return given
-    try:
-        return declared.metadata["parse"](given)
-    except Refused as refused:
-        raise ValueError(f"{source} {refused}") from None
-    except (ValueError, KeyError):
-        wanted = declared.metadata["metavar"]
-        raise ValueError(f"{source} must be {wanted}, got {given!r}") from None

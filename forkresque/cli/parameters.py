@@ -3,8 +3,10 @@
 Global options may stand before and after a command, at every level; the later one wins.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,6 +26,9 @@ def _remember(ctx: click.Context, parameter: click.Parameter, value: object) -> 
     session = ctx.ensure_object(Session)
     if parameter.name and value not in (None, False):
         session.given[parameter.name] = value
+    if parameter.name == "config" and value:
+        # The application reads it as well, and so does the process that checks a reload.
+        os.environ[variable("config")] = str(Path(str(value)).absolute())
 
 
 def declared(
@@ -99,9 +104,11 @@ class Group(click.Group, Command):
 class Noun(Group):
     """A group that lists when no verb is named: `failed --limit 5` is `failed list --limit 5`."""
 
+    usual = "list"
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the verb where there is none."""
         named = {*self.commands, *ctx.help_option_names} & set(args)
         if not named and (not args or args[0].startswith("-")):
-            args = ["list", *args]
+            args = [self.usual, *args]
         return super().parse_args(ctx, args)

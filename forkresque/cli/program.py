@@ -28,6 +28,7 @@ COMMANDS = {
     "pause": "control",
     "resume": "control",
     "drain": "control",
+    "config": "config",
 }
 
 

@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-from forkresque.options import InterfaceOptions, chosen, resolve
+from forkresque.configfile import File, read
+from forkresque.configuration import chosen, resolve
+from forkresque.options import InterfaceOptions
 
 T = TypeVar("T")
 
@@ -35,8 +37,12 @@ class Session:
         return bool(self.given.get("quiet"))
 
     def resolve(self, kind: type[T], given: Mapping[str, Any]) -> T:
-        """Return options of a kind: as given, from the environment, or the defaults."""
-        return resolve(kind, given=given, environ=self.environ)
+        """Return options of a kind: as given, from the environment, a file, or the defaults."""
+        return resolve(kind, given=given, environ=self.environ, file=self.file())
+
+    def file(self) -> File:
+        """Return what the configuration file says now. Raises ConfigError."""
+        return read(self.environ)
 
     def chosen(self, name: str) -> str | None:
         """Return what a flag or our own variable says, or None."""

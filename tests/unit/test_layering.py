@@ -15,6 +15,8 @@ ROOT = Path(forkresque.__file__).parents[1]
 RANKS = {
     "errors": 0,
     "options": 1,
+    "configfile": 2,
+    "configuration": 3,
     "embedded": 1,
     "embedded_guardian": 0,
     "processes": 1,

@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import pytest
 
+from forkresque.configuration import chosen, resolve
 from forkresque.errors import ConfigError
 from forkresque.options import (
     ClientOptions,
@@ -11,10 +12,8 @@ from forkresque.options import (
     PoolSpec,
     Size,
     SupervisorOptions,
-    chosen,
     duration,
     flag,
-    resolve,
     size,
     variable,
 )
