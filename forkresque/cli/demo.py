@@ -13,6 +13,7 @@ from forkresque.cli import logs
 from forkresque.cli.parameters import Command
 from forkresque.cli.sample import app
 from forkresque.cli.session import Session, pass_session
+from forkresque.configuration import resolve
 from forkresque.errors import ConfigError
 from forkresque.options import SupervisorOptions, duration, variable
 from forkresque.supervisor import supervise
@@ -33,12 +34,11 @@ def demo(session: Session, /, limit: str | None, concurrency: int) -> None:
     seconds = _seconds(limit)
     logs.set_up(level="warning", form="plain")
     with embedded.start() as server:
-        app.connect_to(url=server.url, namespace="resque")
+        app.connect_to(url=server.url, namespace="resque", ack="primary")
         session.say(f"embedded server at {server.url}")
         session.say(f"one master, {concurrency} workers; Ctrl-C drains")
-        options = session.resolve(
-            SupervisorOptions, {"queues": ("demo",), "concurrency": concurrency}
-        )
+        given = {"queues": ("demo",), "concurrency": concurrency}
+        options = resolve(SupervisorOptions, given=given, environ={})  # its pidfile is no demo's
         with _narrated(server.url, seconds):
             code = supervise(lambda: app, options, pinned="a demo has no newer code")
     session.say("drained; the server is stopped and its directory removed")

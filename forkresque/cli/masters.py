@@ -11,7 +11,7 @@ from forkresque.supervisor import control
 def local_sockets(session: Session) -> list[Path]:
     """Return the control sockets of the running masters that this user may speak to."""
     found = control.sockets(control.runtime_directory(session.environ))
-    elsewhere = session.chosen("control")
+    elsewhere = session.chosen("control") or str(session.file().values.get("control", ""))
     if elsewhere and Path(elsewhere) not in found:
         found.append(Path(elsewhere))
     return found

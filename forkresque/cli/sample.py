@@ -11,7 +11,7 @@ EVENTS = "demo:events"
 _CRASHED = "demo:crashed:"
 _MEMORY = 60  # seconds for which a crash is remembered
 
-app = Forkresque()
+app = Forkresque(ack="primary")  # a new server has no replica
 
 
 def tell(kind: str, text: str) -> None:

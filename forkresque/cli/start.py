@@ -28,11 +28,13 @@ _TEMPORARY = "the embedded server would be a new, empty one: give it a directory
 def start(session: Session, /, **given: Any) -> None:
     """Run the jobs of an application in worker processes.
 
-    It needs -A. TERM and INT let the jobs in hand finish, USR1 pauses, CONT resumes.
+    It needs an application. TERM and INT let the jobs in hand finish, USR1 pauses, CONT resumes.
     """
     interface = session.interface()
     if not interface.app:
-        raise click.UsageError("start needs an application: -A MODULE[:ATTR] or FORKRESQUE_APP")
+        raise click.UsageError(
+            "start needs an application: -A MODULE[:ATTR], FORKRESQUE_APP or app in the file"
+        )
     logs.set_up(level=interface.log_level, form=interface.log_format)
     options = session.resolve(SupervisorOptions, given)
     with _prepared(session, options) as (load, pinned):

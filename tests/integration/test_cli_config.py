@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,3 +151,33 @@ def test_a_master_refuses_a_file_with_mistakes(start: Starter, tmp_path: Path) -
 
     assert master.wait() == ExitCode.CONFIG
     assert f"concurrency in {file} must be at most 500, got 501" in master.log()
+
+
+def test_a_master_is_found_where_the_file_says(
+    start: Starter, cli: Cli, one_server: Server, here: Path
+) -> None:
+    (here / "forkresque.toml").write_text(f'control = "{here / "control.sock"}"')
+    master = start(
+        *("-A", "tests.support.jobs", "-c", "1"),
+        env={"FORKRESQUE_CONFIG": str(here / "forkresque.toml")},
+    )
+    wait_until((here / "control.sock").exists, "the control socket")
+
+    assert ok(cli("pause")) == f"paused master {master.pid}\n"
+
+
+def test_the_demo_stands_apart_from_the_file_of_a_project(cli: Cli, here: Path) -> None:
+    (here / "forkresque.toml").write_text(
+        f'pidfile = "{here / "no/such/directory"}"\nack = "replica"'
+    )
+
+    demo = subprocess.run(
+        [sys.executable, "-m", "forkresque", "demo", "--for", "1s", "-c", "2"],
+        capture_output=True,
+        text=True,
+        timeout=25,
+    )
+
+    assert demo.returncode == ExitCode.OK, demo.stderr
+    assert re.search(r"[1-9]\d* jobs succeeded", demo.stdout + demo.stderr)
+    assert "replica" not in demo.stdout + demo.stderr
