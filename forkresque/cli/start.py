@@ -13,10 +13,11 @@ from forkresque.cli import logs
 from forkresque.cli.connecting import application, nameless, served
 from forkresque.cli.parameters import Command, declared
 from forkresque.cli.session import Session, pass_session
-from forkresque.errors import ConfigError, RedisRefused, RedisUnavailable
+from forkresque.errors import ConfigError, ForkresqueError, RedisRefused, RedisUnavailable
 from forkresque.options import SupervisorOptions
 from forkresque.protocol.store import check_server
 from forkresque.supervisor import supervise
+from forkresque.supervisor.handover import is_left
 
 log = logging.getLogger("forkresque.master")
 
@@ -51,22 +52,38 @@ def _prepared(
     Without preload only the children import it. An address that only its code knows is then
     left to them. The second value says why a reload cannot keep the Redis, if it cannot.
     """
-    app = _application(session, options)
-    known = options.preload or session.chosen("redis") is not None
+    app, failure = _application(session, options)
+    imported = options.preload and failure is None
+    known = imported or session.chosen("redis") is not None
     pinned = _TEMPORARY if app.url == "embedded://" else ""
     with served(app):
         if known:
             _check(app, required=options.require_redis)
 
         def load() -> Forkresque:
-            return app if options.preload else _imported(session, app.url if known else None)
+            if failure:
+                raise failure
+            return app if imported else _imported(session, app.url if known else None)
 
         yield load, pinned
 
 
-def _application(session: Session, options: SupervisorOptions) -> Forkresque:
-    """Return the application, or only its address where this process is not to import it."""
-    return application(session) if options.preload else nameless(session)
+def _application(
+    session: Session, options: SupervisorOptions
+) -> tuple[Forkresque, ForkresqueError | None]:
+    """Return the application, or only its address where this process is not to import it.
+
+    The address alone also when it cannot be imported although it was tried just before, in a
+    reload; then the error is returned for those who go on with the old code.
+    """
+    if not options.preload:
+        return nameless(session), None
+    try:
+        return application(session), None
+    except ForkresqueError as error:
+        if not is_left():
+            raise
+        return nameless(session), error
 
 
 def _imported(session: Session, url: str | None) -> Forkresque:

@@ -128,7 +128,7 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """Have a child write down its stacks. For `fault` it will be killed; without, it is a report."""
+    """Have a child write down its stacks. For a fault it will be killed; else it is a report."""
 
     seat: int
     fault: Fault

@@ -14,6 +14,7 @@ from forkresque.supervisor.master import Master
 from forkresque.supervisor.preload import preloaded
 from forkresque.supervisor.reload import CHECK, Fitness
 from forkresque.supervisor.resources import usable_cores
+from forkresque.supervisor.watch import check_installed
 
 log = logging.getLogger("forkresque.master")
 
@@ -25,6 +26,8 @@ def begin(load: Callable[[], Forkresque], options: SupervisorOptions, *, pinned:
         load()
         Fitness.parse(asked).check(LAYOUT, sum(spec.most for spec in specs))
         return ExitCode.OK
+    if options.reload:
+        check_installed()
     broken = ""
     if options.preload:
         load, broken = _imported(load)

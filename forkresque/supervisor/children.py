@@ -69,16 +69,16 @@ class Children:
         board: Scoreboard,
         selector: selectors.BaseSelector,
         identity: Identity,
-        bodies: Mapping[Kind, Callable[[int], Body]],
     ) -> None:
         self._board = board
         self._selector = selector
         self._identity = identity
-        self._bodies = bodies
         self._members: dict[int, Member] = {}
 
-    def spawn(self, wanted: Spawn, generation: int, *, let_go: Callable[[], None]) -> None:
-        """Fork a child into a seat. Raises OSError when the kernel refuses.
+    def spawn(
+        self, wanted: Spawn, body: Body, generation: int, *, let_go: Callable[[], None]
+    ) -> None:
+        """Fork a child that runs `body` into a seat. Raises OSError when the kernel refuses.
 
         `let_go` closes, in the child, what is the master's apart from its children.
         """
@@ -87,7 +87,6 @@ class Children:
         seat.take(_ROLES[kind], time.monotonic_ns())
         seat.pool, seat.generation = wanted.pool, generation
         seat.held = int(wanted.replaces is not None)
-        body = self._bodies[kind](wanted.pool)
 
         def leave_parent() -> None:
             let_go()

@@ -282,7 +282,7 @@ def work(
 
 
 def limited(jobs: Mapping[str, Definition], timeout: float) -> Mapping[str, Definition]:
-    """Return the jobs, with `timeout` seconds for those that have no limit of their own; 0: none."""
+    """Return the jobs, with `timeout` seconds for those without a limit of their own; 0: none."""
     if not timeout:
         return jobs
     return {

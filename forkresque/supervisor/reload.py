@@ -112,13 +112,13 @@ class Check:
 class Reload:
     """Where a reload stands: "none", "checking", "refused" with a reason, or the new code runs."""
 
-    def __init__(self, *, pinned: str = "") -> None:
+    def __init__(self, *, pinned: str = "", broken: str = "") -> None:
         self._pinned = pinned
         self._place = Workplace()
         self._check: Check | None = None
         self._again = False
-        self.state = "none"
-        self.reason = ""
+        self.state = "refused" if broken else "none"
+        self.reason = broken
 
     def begin(self, now: float, *, within: float, seats: int) -> None:
         """Try the new code; whoever asks meanwhile will have it tried once more."""

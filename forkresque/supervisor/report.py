@@ -1,13 +1,16 @@
 """What a master says of itself over its control socket, as JSON can carry it."""
 
+import os
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from forkresque.policy.child import Doing, Facts, Kind
 from forkresque.policy.crew import Crew
 from forkresque.scoreboard import Role, Scoreboard, Seat
+from forkresque.supervisor.children import Children
 from forkresque.supervisor.gauges import Gauges
-from forkresque.supervisor.scaling import Scaled
+from forkresque.supervisor.scaling import Scaled, Scaling
 
 _COUNTED = (
     "born",
@@ -19,6 +22,32 @@ _COUNTED = (
     "fork_failures",
 )
 _RESTING = (Doing.IDLE, Doing.CALL)
+
+
+def of_master(
+    board: Scoreboard, crew: Crew, gauges: Gauges, scaling: Scaling, children: Children
+) -> dict[str, Any]:
+    """Return all that is known without asking anybody."""
+    from forkresque import __version__
+
+    now_ns = time.monotonic_ns()
+    gauges.look(now_ns / 1e9)
+    return {
+        "pid": os.getpid(),
+        "version": __version__,
+        "generation": crew.generation,
+        "uptime": (now_ns - board.orders.started_ns) / 1e9,
+        "queues": [name for pool in crew.pools if pool.most for name in pool.queues],
+        "wanted": crew.target,
+        "paused": crew.paused,
+        "draining": crew.stopping,
+        "ready": is_ready(crew, board),
+        "trouble": troubles(crew, board),
+        "clerk": of_clerk(board, len(crew.pools)),
+        "pools": of_pools(board, crew, children.facts(), list(scaling.history), now_ns / 1e9),
+        "workers": of_workers(board, gauges, now_ns),
+        "counters": of_counters(crew),
+    }
 
 
 def of_clerk(board: Scoreboard, pools: int) -> dict[str, Any]:

@@ -82,6 +82,7 @@ class Scaling:
     ) -> Scaled | None:
         scaler = self._scalers.setdefault(index, Autoscaler(pool.least, pool.most, self._latency))
         scaler.resize(pool.least, pool.most)
+        scaler.target = pool.target  # another image of this process, or an operator, has set it
         decision = scaler.step(self._sample(index, pool, facts, now))
         if decision is None or decision.target == pool.target:
             return None

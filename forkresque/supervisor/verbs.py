@@ -1,56 +1,28 @@
 """What can be asked of a master over its control socket."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from forkresque.errors import ConfigError
 from forkresque.policy.pool import Pool
+from forkresque.supervisor.helm import Helm
 
 _MOST = 10_000
-
-
-class Commanded(Protocol):
-    """What carries the orders out."""
-
-    @property
-    def pools(self) -> list[Pool]:
-        """Return the pools that are wanted."""
-
-    @property
-    def patience(self) -> float:
-        """Return what jobs in hand get at a drain, in seconds."""
-
-    def stop(self, within: float) -> None:
-        """Drain."""
-
-    def pause(self, *, on: bool) -> None:
-        """Pause or resume."""
-
-    def scale(self, pool: Pool, most: int) -> None:
-        """Let a pool have so many workers."""
-
-    def reload(self) -> None:
-        """Try the new code."""
-
-    def kill(self, pid: int) -> bool:
-        """Kill a worker; return False if there is none with this pid."""
-
-    def report(self) -> dict[str, Any]:
-        """Return the state of everything."""
 
 
 class Verbs:
     """The verbs, their arguments and their checks. Each is answered with the state."""
 
-    def __init__(self, master: Commanded) -> None:
-        self._master = master
+    def __init__(self, helm: Helm, report: Callable[[], dict[str, Any]]) -> None:
+        self._helm = helm
+        self._report = report
         self._known: dict[str, Callable[[dict[str, Any]], None]] = {
             "status": lambda _arguments: None,
-            "pause": lambda _arguments: master.pause(on=True),
-            "resume": lambda _arguments: master.pause(on=False),
-            "drain": lambda arguments: master.stop(_seconds(arguments, master.patience)),
+            "pause": lambda _arguments: helm.pause(on=True),
+            "resume": lambda _arguments: helm.pause(on=False),
+            "drain": lambda arguments: helm.stop(_seconds(arguments, helm.patience)),
             "scale": self._scale,
-            "reload": lambda _arguments: master.reload(),
+            "reload": lambda _arguments: helm.reload(),
             "kill": self._kill,
         }
 
@@ -59,7 +31,7 @@ class Verbs:
         if verb not in self._known:
             raise ConfigError(f"unknown verb {verb!r}; known are {', '.join(self._known)}")
         self._known[verb](arguments)
-        return self._master.report()
+        return self._report()
 
     def _scale(self, arguments: dict[str, Any]) -> None:
         pool = self._pool(arguments.get("pool"))
@@ -67,10 +39,10 @@ class Verbs:
             most = pool.most + _whole(arguments, "by", least=-_MOST)
         else:
             most = _whole(arguments, "to", least=1)
-        self._master.scale(pool, most)
+        self._helm.scale(pool, most)
 
     def _pool(self, name: object) -> Pool:
-        pools = self._master.pools
+        pools = self._helm.pools
         if name is None:
             return pools[0]
         for pool in pools:
@@ -81,7 +53,7 @@ class Verbs:
 
     def _kill(self, arguments: dict[str, Any]) -> None:
         pid = _whole(arguments, "pid", least=1)
-        if not self._master.kill(pid):
+        if not self._helm.kill(pid):
             raise ConfigError(f"there is no worker {pid} here")
 
 

@@ -1,0 +1,169 @@
+"""Carries out what the crew's plan says: forks, asks to leave, interrupts, dumps, kills."""
+
+import logging
+import math
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import assert_never
+
+from forkresque.app import Forkresque
+from forkresque.options import SupervisorOptions
+from forkresque.policy.child import (
+    Action,
+    Baton,
+    Dismiss,
+    Dump,
+    Fault,
+    Interrupt,
+    Kill,
+    Kind,
+    Release,
+    Rouse,
+    Spawn,
+)
+from forkresque.policy.judgement import REPORT_AFTER
+from forkresque.supervisor import resources
+from forkresque.supervisor.child import SOFT, Inheritance
+from forkresque.supervisor.children import Body, Children
+from forkresque.supervisor.clerk import Clerk
+from forkresque.supervisor.estate import Estate
+from forkresque.supervisor.hand import work
+from forkresque.supervisor.messages import Interrupted, Leave
+from forkresque.supervisor.watch import watch
+
+log = logging.getLogger("forkresque.master")
+
+COMPLAIN_EVERY = 60.0  # seconds between two lines that say the same
+
+
+class Foreman:
+    """The hands of a master. `let_go` closes, in a new child, what is the master's own."""
+
+    def __init__(
+        self,
+        estate: Estate,
+        children: Children,
+        load: Callable[[], Forkresque],
+        options: SupervisorOptions,
+        *,
+        let_go: Callable[[], None],
+    ) -> None:
+        self._estate = estate
+        self._crew = estate.crew
+        self._children = children
+        self._load = load
+        self._options = options
+        self._let_go = let_go
+        self._complained_at = -math.inf
+        self._dumps_asked: set[int] = set()
+
+    def act(self, action: Action) -> None:
+        """Carry out one step."""
+        match action:
+            case Spawn():
+                self._spawn(action)
+            case Dismiss(seat=seat):
+                self._dismiss(seat)
+            case Release(seat=seat):
+                self._children.release(seat)
+            case Baton(pool=pool):
+                self._estate.batons[pool].give()
+            case Interrupt() | Dump() | Rouse() | Kill():
+                self._correct(action)
+            case _:
+                assert_never(action)
+
+    def ask_for_dumps(self) -> None:
+        """Have every child write its stacks down, to be logged."""
+        for member in self._children.members:
+            self._children.dump(member.seat)
+            self._dumps_asked.add(member.seat)
+
+    def log_dumps(self) -> None:
+        """Log the stacks one pass after they were asked for: the children need a moment."""
+        for name, line in self._children.dumps(sorted(self._dumps_asked)):
+            log.warning("%s %s", name, line)
+        self._dumps_asked.clear()
+
+    def _correct(self, action: Interrupt | Dump | Rouse | Kill) -> None:
+        children = self._children
+        match action:
+            case Interrupt(seat=seat, epoch=epoch, overdue=overdue):
+                children.tell(seat, Interrupted(epoch, overdue))
+                children.signal(seat, SOFT)
+            case Dump(seat=seat, fault=fault):
+                self._dump(seat, fault)
+            case Rouse(seat=seat):
+                children.signal(seat, signal.SIGTERM)
+                children.signal(seat, signal.SIGCONT)
+            case Kill(seat=seat, fault=fault):
+                log.warning("%s is killed: %s", children.describe(seat), fault)
+                children.signal(seat, signal.SIGKILL)
+
+    def _spawn(self, wanted: Spawn) -> None:
+        now = time.monotonic()
+        if wanted.replaces is not None:
+            old = self._children.describe(wanted.replaces)
+            log.info("%s is replaced: %s", old, wanted.reason)
+        try:
+            self._children.spawn(
+                wanted, self._body(wanted), self._crew.generation, let_go=self._let_go
+            )
+        except OSError as error:
+            self._crew.spawn_failed(wanted, now, jitter=chance())
+            if now - self._complained_at > COMPLAIN_EVERY:
+                self._complained_at = now
+                log.error("cannot fork a %s: %s", wanted.kind, error)  # noqa: TRY400
+        else:
+            self._crew.spawned(wanted, now, chance=chance())
+
+    def _body(self, wanted: Spawn) -> Body:
+        """Return what the new child will do."""
+        match wanted.kind:
+            case Kind.CLERK:
+                return self._be_clerk
+            case Kind.WORKER:
+                return lambda inherited: self._be_worker(inherited, wanted.pool)
+            case Kind.WATCHER:
+                return watch
+            case _:
+                assert_never(wanted.kind)
+
+    def _be_clerk(self, inherited: Inheritance) -> int:
+        estate = self._estate
+        return Clerk(self._load(), self._options, estate.board, inherited, estate.identity).run()
+
+    def _be_worker(self, inherited: Inheritance, pool: int) -> int:
+        resources.become_subreaper()  # so that what its jobs let go of stays in its sight
+        estate = self._estate
+        return work(
+            self._load(),
+            self._options,
+            estate.board,
+            estate.batons[pool],
+            inherited,
+            estate.identity,
+        )
+
+    def _dismiss(self, seat: int) -> None:
+        self._crew.dismissed(seat, time.monotonic())
+        if self._crew.children[seat].kind is Kind.CLERK:
+            self._children.tell(seat, Leave())
+        else:
+            self._children.signal(seat, signal.SIGTERM)
+
+    def _dump(self, seat: int, fault: Fault) -> None:
+        name = self._children.describe(seat)
+        if fault:
+            log.warning("%s %s; its stacks are dumped", name, fault)
+        else:
+            log.warning("%s is silent in its job for %g s; it is here:", name, REPORT_AFTER)
+            self._dumps_asked.add(seat)
+        self._children.dump(seat)
+
+
+def chance() -> float:
+    """Return a number from 0 to 1."""
+    return os.urandom(1)[0] / 255
