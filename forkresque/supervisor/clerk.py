@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -85,6 +86,7 @@ class Clerk:
         self._wakeups = Wakeups((ORPHANED,))
         self._deaths: list[Died] = []
         self._existing: tuple[str, ...] | None = None  # queues, while Redis tells of new ones
+        self._counts_rivals = any(spec.least < spec.most for spec in options.pool_specs(1))
         self._sampled_at = -math.inf
         self._has_been_in_touch = False
         self._leaving = False
@@ -228,9 +230,20 @@ class Clerk:
             raise RedisRefused(f"the lease of {lease.master} is somebody else's")
         for worker in back:
             log.warning("worker=%s was unregistered by another client; it is back", worker)
+        if self._counts_rivals:
+            self._count_rivals()
         # It counts from the question on, and ends early enough to stop a job before others begin.
         self._board.books.trusted_ns = sent_ns + int((lease.term - max(3.0, lease.renewal)) * 1e9)
         return lease.renewal
+
+    def _count_rivals(self) -> None:
+        """Count who else works on the queues of our pools: with them the load is shared."""
+        names = self._link.command("SMEMBERS", self._keys.workers())
+        everybody = Counter(to_text(name).split(":", 2)[-1] for name in names)
+        own = Counter(seat.pool for seat in self._board.taken(Role.WORKER))
+        for index, queues in enumerate(self._identity.pools):
+            known = everybody[",".join(patterns.shown(queues))]
+            self._board.depths[index].rivals = max(0, known - own[index])
 
     def _settle_deaths(self) -> float:
         for died in list(self._deaths):

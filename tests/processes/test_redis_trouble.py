@@ -198,9 +198,9 @@ def test_a_queue_that_is_no_list_does_not_stop_the_others(
 # -- at the start ------------------------------------------------------------------------------
 
 
-def test_a_start_without_redis_ends_and_says_so(start: Starter) -> None:
+def test_a_start_that_requires_redis_ends_without_it_and_says_so(start: Starter) -> None:
     url = f"redis://{HOST}:{free_port()}"
-    master = start(*APP, "-c", "2", url=url)
+    master = start(*APP, "-c", "2", "--require-redis", url=url)
 
     assert master.wait(5) == ExitCode.REDIS_UNREACHABLE
     assert f"Redis at {url}" in master.log()
