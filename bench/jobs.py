@@ -46,6 +46,13 @@ def note(path: str) -> None:
     os.close(file)
 
 
+@app.job("work", queue=QUEUE)
+def work(path: str, hold: float) -> None:
+    """Note the moment, and take `hold` seconds."""
+    note(path)
+    time.sleep(hold)
+
+
 @app.job("last", queue=QUEUE)
 def last(seconds: float) -> None:
     """Tell when this began, take `seconds`, and tell when it ended."""
