@@ -9,6 +9,7 @@ from dataclasses import dataclass
 STATUS_EVERY = 1.0  # seconds between two texts
 EXTEND_EVERY = 5.0  # seconds between two requests for more time during a drain
 EXTENSION = 15.0  # seconds asked for each time; a loop that hangs is noticed after them
+SPARE = 5.0  # seconds asked for beyond the end, for a slow machine
 WITHHELD = 1.0  # seconds until the next look when the watchdog may not be told
 _LONGEST_STATUS = 400  # characters
 
@@ -55,7 +56,7 @@ class Notices:
         if self._is_status_due(now, facts):
             lines.append("STATUS=" + one_line(facts.status))
         if self._is_extension_due(now, facts):
-            lines.append(extension(min(facts.ends_in, EXTENSION)))
+            lines.append(extension(min(facts.ends_in + SPARE, EXTENSION)))
         if self._is_beat_due(now, facts):
             lines.append("WATCHDOG=1")
         return lines
