@@ -25,7 +25,7 @@ class Pidfile:
     """The pidfile of this process. `fd` holds its lock; None without one.
 
     The lock survives an `execve` if `fd` is made inheritable before it and given to a new
-    object after it, which then also takes over the file.
+    object after it, which takes the file over by `reopen`.
     """
 
     def __init__(self, path: Path, *, fd: int | None = None) -> None:
@@ -53,6 +53,13 @@ class Pidfile:
             raise
         except OSError as error:
             log.warning("runs without pidfile: cannot write %s: %s", self._path, error)
+
+    def reopen(self) -> None:
+        """Go on with the file after an `execve`: what is in the way now costs only the file."""
+        try:
+            self.open()
+        except (ConfigError, Locked) as error:
+            log.warning("runs without pidfile: %s", error)
 
     def close(self) -> None:
         """Remove the file if it is ours, and give up the lock."""

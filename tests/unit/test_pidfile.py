@@ -253,7 +253,7 @@ try:
     pidfile.open()
 except Locked:
     print("still locked")
-adopted.open()
+adopted.reopen()
 print(Path(sys.argv[1]).read_text().strip() == str(os.getpid()), os.get_inheritable(adopted.fd))
 adopted.close()
 """
@@ -276,6 +276,26 @@ def test_an_adopted_lock_that_somebody_has_removed_is_taken_anew(path: Path) -> 
         Pidfile(path).open()
     pidfile.close()
     assert names(path) == []
+
+
+@pytest.mark.parametrize("trouble", ["content", "locked"])
+def test_after_an_exec_no_trouble_with_the_file_ends_the_master(
+    path: Path, trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    other, pidfile = Pidfile(path), Pidfile(path)
+    if trouble == "locked":
+        other.open()
+    else:
+        path.write_text("mine\n")
+    before = path.read_text()
+
+    pidfile.reopen()
+
+    assert "runs without pidfile: " in caplog.text
+    assert pidfile.fd is None
+    pidfile.close()
+    assert path.read_text() == before
+    other.close()
 
 
 # -- what is no pidfile, and disks that do not take one ----------------------------------------
