@@ -1,18 +1,16 @@
-"""A file with the master's pid, and the lock that makes it the only one.
+"""A file with the master's pid, for people and old scripts.
 
-The lock comes first and decides alone: a pid in the file proves nothing, since the kernel may
-have given it to another process meanwhile. The file is for people and old scripts.
+What it says decides nothing: its lock does.
 """
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 from pathlib import Path
 
 from forkresque.errors import ConfigError
-from forkresque.supervisor.control import Locked
+from forkresque.supervisor.lockfile import Locked, LockFile
 
 log = logging.getLogger("forkresque.pidfile")
 
@@ -22,18 +20,19 @@ _READ_ONLY_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not
 
 
 class Pidfile:
-    """The pidfile of this process. `fd` holds its lock; None without one.
+    """The pidfile of this process. `fd` holds its lock, as in LockFile.
 
-    The lock survives an `execve` if `fd` is made inheritable before it and given to a new
-    object after it, which takes the file over by `reopen`.
+    After an `execve` a new object takes the file over by `reopen`.
     """
 
     def __init__(self, path: Path, *, fd: int | None = None) -> None:
         self._path = path
-        self._lock = path.with_name(path.name + ".lock")
-        self.fd = fd
-        if fd is not None:
-            os.set_inheritable(fd, False)
+        self._lock = LockFile(path, flag="--pidfile", fd=fd)
+
+    @property
+    def fd(self) -> int | None:
+        """Return the descriptor that holds the lock, or None without one."""
+        return self._lock.fd
 
     def open(self) -> None:
         """Take the lock and write the file; warn and go on if the disk does not take them.
@@ -41,9 +40,10 @@ class Pidfile:
         Raises Locked if another process has the lock, and ConfigError if the path cannot be
         meant; neither changes a file.
         """
-        if self.fd is not None and not self._is_lock(self.fd):
-            self.close_in_child()  # somebody has removed the file: it guards nothing
-        if self.fd is None and not self._take_lock():
+        try:
+            self._lock.take()
+        except OSError as error:
+            self._go_without(error)
             return
         try:
             self._refuse_what_is_no_pidfile()
@@ -63,67 +63,24 @@ class Pidfile:
 
     def close(self) -> None:
         """Remove the file if it is ours, and give up the lock."""
-        if self.fd is None:
-            return
-        with contextlib.suppress(OSError):
-            if _content(self._path).strip() == str(os.getpid()).encode():
-                self._path.unlink()
-        with contextlib.suppress(OSError):
-            self._lock.unlink()  # while we hold it: who opened it before looks again
-        self.close_in_child()
+        if self.fd is not None:
+            with contextlib.suppress(OSError):
+                if _content(self._path).strip() == str(os.getpid()).encode():
+                    self._path.unlink()
+        self._lock.give_up()
 
     def close_in_child(self) -> None:
         """Let go of the lock in a new child, which would otherwise hold it after our death."""
-        if self.fd is not None:
-            os.close(self.fd)
-            self.fd = None
+        self._lock.close_in_child()
 
-    def _take_lock(self) -> bool:
-        """Return whether we have the lock now, or False if the disk does not take one."""
-        while True:
-            try:
-                fd = os.open(
-                    self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-                )
-            except OSError as error:
-                return self._go_without(error)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._is_lock(fd):
-                    self.fd = fd
-                    return True
-            except BlockingIOError:
-                os.close(fd)
-                raise self._locked() from None
-            except OSError as error:
-                os.close(fd)
-                return self._go_without(error)
-            os.close(fd)  # its last holder has removed it: it guards nothing
-
-    def _is_lock(self, fd: int) -> bool:
-        """Return whether an open file is the lock still, and not one that was removed."""
-        ours = os.fstat(fd)
-        try:
-            found = self._lock.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return (ours.st_dev, ours.st_ino) == (found.st_dev, found.st_ino)
-
-    def _locked(self) -> Locked:
-        return Locked(
-            f"another master holds {self._path}",
-            hint="stop it with forkresque drain, or give another --pidfile PATH",
-        )
-
-    def _go_without(self, error: OSError) -> bool:
-        """Warn, and return False; raise ConfigError for a path that cannot be meant."""
-        if error.errno not in _NO_ROOM or os.path.lexists(self._lock):
+    def _go_without(self, error: OSError) -> None:
+        """Warn of a disk that takes no lock; raise ConfigError for a path that cannot be meant."""
+        if error.errno not in _NO_ROOM or os.path.lexists(self._lock.path):
             raise ConfigError(
-                f"cannot lock {self._lock}: {error.strerror}",
+                f"cannot lock {self._lock.path}: {error.strerror}",
                 hint="give a --pidfile PATH in a directory of this user",
             ) from error
-        log.warning("runs without pidfile: cannot lock %s: %s", self._lock, error.strerror)
-        return False
+        log.warning("runs without pidfile: cannot lock %s: %s", self._lock.path, error.strerror)
 
     def _refuse_what_is_no_pidfile(self) -> None:
         """Raise ConfigError for what somebody else may need; a stale pid is nobody's."""

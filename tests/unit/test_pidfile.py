@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from forkresque.errors import ConfigError, ExitCode
-from forkresque.supervisor.control import Locked
+from forkresque.supervisor.lockfile import Locked
 from forkresque.supervisor.pidfile import Pidfile
 from tests.support.tools import program
 
@@ -48,7 +48,8 @@ import json, logging, os, sys
 from pathlib import Path
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
 from forkresque.errors import ConfigError
-from forkresque.supervisor.pidfile import Locked, Pidfile
+from forkresque.supervisor.lockfile import Locked
+from forkresque.supervisor.pidfile import Pidfile
 pidfile = Pidfile(Path(sys.argv[1]))
 """
 
