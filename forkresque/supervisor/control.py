@@ -5,7 +5,6 @@ it from its loop and never waits for a client.
 """
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -17,7 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from forkresque.errors import ConfigError, ControlError, ExitCode, ForkresqueError
+from forkresque.errors import ConfigError, ControlError, ForkresqueError
+from forkresque.supervisor.lockfile import LockFile
 
 _LONGEST = 4096  # bytes of a question
 _MOST_CLIENTS = 16
@@ -26,12 +26,6 @@ _PATIENCE = 5.0  # seconds a client waits for an answer
 _LONGEST_PATH = 100  # bytes; the kernel's limit for the address of a Unix socket is 108
 
 Answer = Callable[[str, dict[str, Any]], dict[str, Any]]
-
-
-class Locked(ForkresqueError):
-    """Another master holds this control socket."""
-
-    exit_code = ExitCode.LOCKED
 
 
 def runtime_directory(environ: Mapping[str, str]) -> Path:
@@ -82,20 +76,20 @@ class ControlServer:
         self._is_named = bool(configured)
         self._path = Path(configured) if configured else _default_path()
         self._server: socket.socket | None = None
-        self._lock: int | None = None
+        self._lock = LockFile(self._path, flag="--control")
         self._clients: dict[socket.socket, bytes] = {}
         self._deaf_until = math.inf
 
     @property
     def descriptors(self) -> tuple[int, int]:
         """Return what another image of this process needs in order to go on: socket and lock."""
-        if self._server is None or self._lock is None:
+        if self._server is None or self._lock.fd is None:
             raise AssertionError("it does not listen")
-        return self._server.fileno(), self._lock
+        return self._server.fileno(), self._lock.fd
 
     def adopt(self, server: int, lock: int) -> None:
         """Go on with the socket and the lock of an earlier image of this process."""
-        self._lock = lock
+        self._lock = LockFile(self._path, flag="--control", fd=lock)
         self._serve(socket.socket(fileno=server))
 
     def open(self) -> None:
@@ -108,7 +102,7 @@ class ControlServer:
                 f"the control socket's path is too long: {self._path}",
                 hint="set XDG_RUNTIME_DIR to a shorter directory, or give --control PATH",
             )
-        self._lock = self._take_lock()
+        self._take_lock()
         if self._path.exists() and not self._path.is_socket():
             raise ConfigError(f"{self._path} is there already, and is no socket")
         self._path.unlink(missing_ok=True)  # a dead master's; we hold the lock
@@ -138,10 +132,10 @@ class ControlServer:
                 self._selector.unregister(self._server)
             self._server.close()
             self._path.unlink(missing_ok=True)
-            self._lock_path.unlink(missing_ok=True)
-            if not self._is_named:
-                with contextlib.suppress(OSError):  # another master's sockets are in it
-                    self._path.parent.rmdir()
+        self._lock.give_up()
+        if self._server is not None and not self._is_named:
+            with contextlib.suppress(OSError):  # another master's sockets are in it
+                self._path.parent.rmdir()
         self.close_in_child()
 
     def close_in_child(self) -> None:
@@ -151,9 +145,7 @@ class ControlServer:
         if self._server is not None:
             self._server.close()
             self._server = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.close_in_child()
 
     def listen(self) -> None:
         """Hear new clients again, some time after there was no descriptor for one."""
@@ -161,26 +153,11 @@ class ControlServer:
             self._deaf_until = math.inf
             self._selector.register(self._server, selectors.EVENT_READ, self._accept)
 
-    @property
-    def _lock_path(self) -> Path:
-        return self._path.with_name(self._path.name + ".lock")
-
-    def _take_lock(self) -> int:
+    def _take_lock(self) -> None:
         try:
-            fd = os.open(
-                self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-            )
+            self._lock.take()
         except OSError as error:
-            raise ConfigError(f"cannot write {self._lock_path}: {error}") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise Locked(
-                f"another master holds {self._path}",
-                hint="stop it with forkresque drain, or give another --control PATH",
-            ) from None
-        return fd
+            raise ConfigError(f"cannot write {self._lock.path}: {error}") from error
 
     # -- serving -----------------------------------------------------------------------------
 
