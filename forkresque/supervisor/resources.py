@@ -247,7 +247,7 @@ def _quotas(view: View) -> list[float]:
     """Return the CPU quotas of our groups, in cores."""
     texts = [_read(group / "cpu.max") for group in _lineage(view, _V2)]
     texts += [
-        _read(group / "cpu.cfs_quota_us") + _read(group / "cpu.cfs_period_us")
+        f"{_read(group / 'cpu.cfs_quota_us')} {_read(group / 'cpu.cfs_period_us')}"
         for group in _lineage(view, "cpu")
     ]
     return [quota for quota in map(quota_in, texts) if quota is not None]
