@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import takewhile
 from pathlib import Path
 
@@ -213,14 +213,19 @@ def anonymous_in(statm: str) -> int | None:
 # -- control groups ----------------------------------------------------------------------------
 
 
-def _lineage(view: View, controller: str) -> list[Path]:
+def _lineage(view: View, controller: str) -> tuple[Path, ...]:
     """Return the directories of our group and of those above it, if there is such a hierarchy."""
-    path = groups_in(_read(view.proc / "self" / "cgroup")).get(controller)
-    mount = _mount(view, controller)
+    return _directories(view, controller, _read(view.proc / "self" / "cgroup"))
+
+
+@lru_cache(maxsize=32)
+def _directories(view: View, controller: str, groups: str) -> tuple[Path, ...]:
+    """Find them once for what /proc/self/cgroup says: it takes four times as long as to read it."""
+    path, mount = groups_in(groups).get(controller), _mount(view, controller)
     if path is None or not os.access(mount, os.X_OK):
-        return []
+        return ()
     own = _visible(mount, path)
-    return [own, *takewhile(lambda above: above != mount.parent, own.parents)]
+    return (own, *takewhile(lambda above: above != mount.parent, own.parents))
 
 
 def _mount(view: View, controller: str) -> Path:
