@@ -264,6 +264,7 @@ def _stand_by(
                 stderr=log,
                 pass_fds=(guardian, server),
                 start_new_session=True,
+                env={**os.environ, "FORKRESQUE_STAY": "1"},  # no supervisor ends it with a job
                 umask=0o077,  # what is stored is nobody else's business
             )
     process.returncode = 0  # it outlives us if others use the server; Popen would complain

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from forkresque.policy.child import Child, Doing, Facts, Kind, Spawn
+from forkresque.policy.child import Child, Doing, Facts, Fault, Kind, Spawn
 from forkresque.scoreboard import Phase, Role, Scoreboard
 from forkresque.supervisor.child import DUMP, ORPHANED, Forked, Inheritance, spawn
 from forkresque.supervisor.identity import Identity
@@ -231,7 +231,7 @@ class Children:
             cut=child.cut,
             fault=child.fault,
             job=seat.title,
-            dump=_last_words(forked.dump, crashed=not child.fault),
+            dump=_last_words(forked.dump, crashed=child.fault in (Fault.NONE, Fault.OOM)),
         )
 
     def _unwatch(self, member: Member) -> None:

@@ -19,6 +19,7 @@ from forkresque.supervisor.hand import Pipe
 from forkresque.supervisor.handover import State
 from forkresque.supervisor.identity import Identity
 from forkresque.supervisor.messages import Died
+from forkresque.supervisor.strays import StrayState
 
 HEADROOM = 64  # seats beyond those wanted at the start, for TTIN and for replacements
 
@@ -35,6 +36,7 @@ class Estate:
     deaths: list[Died] = field(default_factory=list)
     control: tuple[int, int] | None = None  # its socket and its lock
     pidfile: int | None = None
+    strays: StrayState | None = None
     mask: list[int] | None = None  # of signals, to go back to
 
     @classmethod
@@ -77,6 +79,7 @@ class Estate:
             deaths=[Died(**each | {"dump": tuple(each["dump"])}) for each in state["deaths"]],
             control=(_kept(state["control"][0]), _kept(state["control"][1])),
             pidfile=state["pidfile"],
+            strays=state["strays"],
             mask=state["mask"],
         )
 

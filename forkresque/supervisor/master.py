@@ -22,6 +22,7 @@ from forkresque.errors import ExitCode, ForkresqueError
 from forkresque.options import SupervisorOptions
 from forkresque.policy import notices
 from forkresque.policy.child import Child, Facts, Fault, Kind
+from forkresque.policy.oom import OomKills
 from forkresque.protocol.script import load_all
 from forkresque.supervisor import handover, report, resources
 from forkresque.supervisor.child import freeze_memory
@@ -38,6 +39,7 @@ from forkresque.supervisor.obituaries import Obituaries
 from forkresque.supervisor.pidfile import Pidfile
 from forkresque.supervisor.reload import Reload, argv
 from forkresque.supervisor.scaling import Scaling
+from forkresque.supervisor.strays import Leftovers
 from forkresque.supervisor.verbs import Verbs
 from forkresque.supervisor.wakeups import Wakeups
 from forkresque.worker import set_title
@@ -85,7 +87,8 @@ class Master:
         )
         self._orders = self._helm.signals | {signal.SIGABRT: self._ask_for_dumps}
         self._wakeups = Wakeups([*self._orders, signal.SIGCHLD])
-        self._oom_kills = resources.oom_kills()
+        self._oom_kills = OomKills(resources.oom_kills())
+        self._leftovers = Leftovers(estate.strays, time.monotonic())
         self._title = ""
 
     def run(self) -> int:
@@ -103,6 +106,7 @@ class Master:
             self._loop()
         finally:
             self._reload.cancel()
+            self._leftovers.end(self._own_pids(), time.monotonic())
             self._control.close()
             if self._pidfile:
                 self._pidfile.close()
@@ -139,6 +143,7 @@ class Master:
             if self._crew.finished:
                 return
             now = time.monotonic()
+            self._sweep(now)
             if now - expected > STANDSTILL:
                 late_until = now + STANDSTILL  # the children need a moment to beat again
             facts = self._sense(now)
@@ -161,6 +166,7 @@ class Master:
             self._crew.next_step_at(now, facts),
             self._scaling.due_at(),
             self._notifier.next_at,
+            self._leftovers.due_at,
         )
         pause = min(TICK, self._reload.pause(now), max(0.0, min(moments) - now))
         return pause if steady else min(pause, UNSTEADY)
@@ -224,6 +230,7 @@ class Master:
             child = self._crew.died(member.seat, time.monotonic(), jitter=chance())
             self._look_for_oom(child, status)
             died = self._children.bury(member, child, status)
+            self._leftovers.died(died.pid, member.forked.start, time.monotonic())
             quiet = not died.signum and died.status == ExitCode.OK
             level = logging.DEBUG if quiet else logging.WARNING
             how = f"signal={died.signum}" if died.signum else f"status={died.status}"
@@ -233,10 +240,19 @@ class Master:
 
     def _look_for_oom(self, child: Child, status: int) -> None:
         """Find out whether a kill that nobody here ordered was the kernel's, for want of memory."""
-        kills, before = resources.oom_kills(), self._oom_kills
-        self._oom_kills = kills
-        if kills > before and not child.fault and os.WTERMSIG(status) == signal.SIGKILL:
-            child.fault = Fault.OOM
+        if os.waitstatus_to_exitcode(status) == -signal.SIGKILL and not child.fault:
+            self._oom_kills.observe(resources.oom_kills(), time.monotonic())
+            if self._oom_kills.explain_one():
+                child.fault = Fault.OOM
+
+    def _sweep(self, now: float) -> None:
+        """Look at what the kernel has killed, and at what dead children have left behind."""
+        if now >= self._leftovers.due_at:
+            self._oom_kills.observe(resources.oom_kills(), now)
+            self._leftovers.look(self._own_pids(), now)
+
+    def _own_pids(self) -> set[int]:
+        return {member.forked.pid for member in self._children.members} | self._reload.pids
 
     def _on_stranger(self, pid: int, status: int) -> None:
         """Take note of the end of a process that is no child: the check of new code, an orphan."""
@@ -310,6 +326,7 @@ class Master:
         state = self._estate.state(
             members=members,
             deaths=[asdict(died) for died in self._obituaries],
+            strays=self._leftovers.state,
             control=[control, lock],
             pidfile=fd,
         )

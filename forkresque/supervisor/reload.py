@@ -138,6 +138,11 @@ class Reload:
         """Stay with the old code."""
         self.state, self.reason = "refused", reason
 
+    @property
+    def pids(self) -> set[int]:
+        """Return the pid of the process that tries the new code, while there is one."""
+        return {self._check.pid} if self._check else set()
+
     def is_check(self, pid: int) -> bool:
         """Return whether a process is the one that tries the new code."""
         return self._check is not None and self._check.pid == pid

@@ -1,6 +1,6 @@
 """Grandchildren that escape from their job's process group do not outlive their worker for long.
 
-The master here is a small one, and nothing but that; see `small_master.py`.
+First with a master that does nothing else, see `small_master.py`, and then with a real one.
 """
 
 import signal
@@ -12,10 +12,12 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from forkresque.errors import ExitCode
 from forkresque.policy.strays import GRACE
-from tests.support.processes import ROOT, is_alive, kill
+from tests.conftest import Starter
+from tests.support.processes import ROOT, assert_nothing_left, is_alive, kill
 from tests.support.servers import dying_with_runner
-from tests.support.site import is_gone, stays
+from tests.support.site import Site, idle_workers, is_gone, state, stays
 from tests.support.waiting import wait_until
 
 # A guest: it is there before the master, as what the entry point of a container has started.
@@ -129,3 +131,60 @@ def test_at_the_end_there_is_no_grace(master: SmallMaster) -> None:
     assert time.monotonic() - began < GRACE
     assert not any(map(master.lives, ("escaped", "parent", "child")))
     assert all(map(master.lives, ("guest", "companion", "daemon")))
+
+
+# -- a real master -----------------------------------------------------------------------------
+
+ESCAPES = ("-A", "tests.support.escapes", "-q", "math")
+
+
+def test_a_worker_that_lets_a_process_escape_is_replaced_and_the_process_killed(
+    start: Starter, site: Site
+) -> None:
+    master = start(*ESCAPES, "-c", "1")
+    before = idle_workers(master, 1)[0].pid
+
+    site.enqueue("escape", "daemon")
+    escaped = site.started("daemon")
+    site.await_processed(1)
+    wait_until(lambda: is_gone(before), "the worker to leave")
+    idle_workers(master, 1)
+
+    wait_until(lambda: is_gone(escaped), "the end of what escaped")
+    assert f"stray pid={escaped} of a dead child's job is killed" in master.log()
+    master.stop()
+    assert master.process.returncode == ExitCode.OK
+    assert_nothing_left(master, site.redis)
+
+
+def test_what_escaped_does_not_outlive_a_master_that_stops(start: Starter, site: Site) -> None:
+    master = start(*ESCAPES, "-c", "1")
+    site.enqueue("escape", "daemon")
+    escaped = site.started("daemon")
+
+    master.send_signal(signal.SIGTERM)
+
+    assert master.wait() == ExitCode.OK
+    assert is_gone(escaped)
+    assert_nothing_left(master, site.redis)
+
+
+def test_the_next_image_of_a_master_remembers_who_is_to_be_killed(
+    start: Starter, site: Site
+) -> None:
+    master = start(*ESCAPES, "-c", "1")
+    before = idle_workers(master, 1)[0].pid
+    site.enqueue("escape", "daemon")
+    escaped = site.started("daemon")
+    wait_until(lambda: is_gone(before), "the worker to leave")
+    wait_until(lambda: psutil.Process(escaped).ppid() == master.pid, "the adoption")
+
+    master.send_signal(signal.SIGHUP)
+    wait_until(lambda: state(master)["generation"] == 2, "the next image")
+
+    # On a slow machine the image before has ended it already, when its grace was over.
+    wait_until(lambda: is_gone(escaped), "the end of what escaped")
+    assert master.log().count(f"stray pid={escaped} ") == 1
+    master.stop()
+    assert master.process.returncode == ExitCode.OK
+    assert_nothing_left(master, site.redis)
