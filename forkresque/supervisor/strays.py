@@ -90,9 +90,21 @@ class Leftovers:
 
 
 def _below_us(known: Collection[int]) -> set[Process]:
-    """Return the living children of this process that it does not know."""
+    """Return the living children of this process that it does not know.
+
+    None, where /proc belongs to another PID namespace and so would name others.
+    """
+    if not _is_ours(Path("/proc/self")):
+        return set()
     starts = {pid: processes.start_of(pid) for pid in strangers(os.getpid(), known)}
     return {Process(pid, start) for pid, start in starts.items() if start is not None}
+
+
+def _is_ours(link: Path) -> bool:
+    try:
+        return str(link.readlink()) == str(os.getpid())
+    except OSError:
+        return False
 
 
 def _is_to_stay(pid: int) -> bool:

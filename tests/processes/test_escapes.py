@@ -18,6 +18,7 @@ from tests.conftest import Starter
 from tests.support.processes import ROOT, assert_nothing_left, is_alive, kill
 from tests.support.servers import dying_with_runner
 from tests.support.site import Site, idle_workers, is_gone, state, stays
+from tests.support.tools import program
 from tests.support.waiting import wait_until
 
 # A guest: it is there before the master, as what the entry point of a container has started.
@@ -131,6 +132,25 @@ def test_at_the_end_there_is_no_grace(master: SmallMaster) -> None:
     assert time.monotonic() - began < GRACE
     assert not any(map(master.lives, ("escaped", "parent", "child")))
     assert all(map(master.lives, ("guest", "companion", "daemon")))
+
+
+def test_a_proc_that_shows_the_pids_of_others_is_not_believed() -> None:
+    script = (
+        "import os, subprocess; from forkresque.supervisor import resources, strays;"
+        "child = subprocess.Popen(['sleep', '60']);"
+        "print(os.getpid(), resources.strangers(1, ()) != {child.pid}, strays._below_us(()))"
+    )
+    unshare = [program("unshare", "util-linux"), "--pid", "--fork", "--kill-child"]
+
+    ran = subprocess.run(
+        [*unshare, sys.executable, "-c", script],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    assert ran.stdout.split() == ["1", "True", "set()"]
 
 
 # -- a real master -----------------------------------------------------------------------------
