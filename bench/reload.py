@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 from bench import support
@@ -72,7 +73,7 @@ def _told(starts: list[int], began: int, ended: int, stopped: int) -> dict[str, 
         return sum(since <= start < until for start in starts) / ((until - since) / 1e9)
 
     around = [start for start in starts if began - 100_000_000 <= start <= ended + 100_000_000]
-    gaps = [later - earlier for earlier, later in zip(around, around[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(around)]
     before = began - int(_BEFORE * 0.75 * 1e9)
     return {
         "before": rate(before, began),

@@ -171,7 +171,7 @@ class Aftermath:
 
     def _dealings(self) -> Iterator[str]:
         """Name what has changed between this process and the system."""
-        if self._childless and not _is_childless():
+        if self._childless and not _is_childless(reaped=True):
             yield "it has left a process"
         if _standing() != self._standing:
             yield "it has changed its limits or privileges"
@@ -258,10 +258,15 @@ def _files() -> list[tuple[int, int]]:
     return [(file.st_dev, file.st_ino) for file in found]
 
 
-def _is_childless() -> bool:
-    """Return whether this process has no child, not even a dead one."""
+def _is_childless(*, reaped: bool = False) -> bool:
+    """Return whether this process has no child, not even a dead one that is not `reaped` here.
+
+    A worker is a subreaper: what has lost its parent in a job, and ended, is a dead child of it.
+    """
+    how = os.WEXITED | os.WNOHANG | (0 if reaped else os.WNOWAIT)
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        while os.waitid(os.P_ALL, 0, how) and reaped:
+            pass
     except ChildProcessError:
         return True
     return False

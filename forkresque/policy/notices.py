@@ -47,6 +47,11 @@ class Notices:
         self._next_status_at = self._next_extension_at = -math.inf
         self._next_beat_at = math.inf if watchdog == math.inf else -math.inf
 
+    @property
+    def ready(self) -> bool:
+        """Return whether it was said once that the master is ready."""
+        return self._ready
+
     def due(self, now: float, facts: Facts) -> list[str]:
         """Return the lines of one message; none if there is nothing to say. Changes nothing.
 

@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from forkresque.errors import ConfigError, ControlError, ForkresqueError
 from forkresque.supervisor.lockfile import LockFile
@@ -67,6 +67,15 @@ def ask(path: Path, verb: str, **arguments: object) -> dict[str, Any]:
     return state
 
 
+class Listening(NamedTuple):
+    """A control server as one image of a process leaves it to the next: descriptors are numbers."""
+
+    path: str
+    is_named: bool
+    server: int
+    lock: int
+
+
 class ControlServer:
     """The master's end. Its descriptors carry what to call as their data in the selector."""
 
@@ -81,16 +90,17 @@ class ControlServer:
         self._deaf_until = math.inf
 
     @property
-    def descriptors(self) -> tuple[int, int]:
-        """Return what another image of this process needs in order to go on: socket and lock."""
+    def state(self) -> Listening:
+        """Return what another image of this process needs in order to go on."""
         if self._server is None or self._lock.fd is None:
             raise AssertionError("it does not listen")
-        return self._server.fileno(), self._lock.fd
+        return Listening(str(self._path), self._is_named, self._server.fileno(), self._lock.fd)
 
-    def adopt(self, server: int, lock: int) -> None:
-        """Go on with the socket and the lock of an earlier image of this process."""
-        self._lock = LockFile(self._path, flag="--control", fd=lock)
-        self._serve(socket.socket(fileno=server))
+    def adopt(self, before: Listening) -> None:
+        """Go on as an earlier image of this process; whatever path is configured now, it waits."""
+        self._path, self._is_named = Path(before.path), before.is_named
+        self._lock = LockFile(self._path, flag="--control", fd=before.lock)
+        self._serve(socket.socket(fileno=before.server))
 
     def open(self) -> None:
         """Listen. Raises Locked if another master holds a socket of this name."""

@@ -15,6 +15,7 @@ from forkresque.policy.renewal import Renewal
 from forkresque.scoreboard import MOST_POOLS, Scoreboard
 from forkresque.supervisor.child import Forked
 from forkresque.supervisor.children import Member
+from forkresque.supervisor.control import Listening
 from forkresque.supervisor.hand import Pipe
 from forkresque.supervisor.handover import State
 from forkresque.supervisor.identity import Identity
@@ -34,7 +35,8 @@ class Estate:
     batons: list[Pipe]
     members: list[Member] = field(default_factory=list)
     deaths: list[Died] = field(default_factory=list)
-    control: tuple[int, int] | None = None  # its socket and its lock
+    control: Listening | None = None
+    announced: bool = False  # to the service manager, that it is ready
     pidfile: int | None = None
     strays: StrayState | None = None
     mask: list[int] | None = None  # of signals, to go back to
@@ -77,7 +79,8 @@ class Estate:
             batons,
             members=[_member(each) for each in state["members"]],
             deaths=[Died(**each | {"dump": tuple(each["dump"])}) for each in state["deaths"]],
-            control=(_kept(state["control"][0]), _kept(state["control"][1])),
+            control=_listening(Listening(*state["control"])),
+            announced=state["announced"],
             pidfile=state["pidfile"],
             strays=state["strays"],
             mask=state["mask"],
@@ -127,6 +130,12 @@ def _crew(options: SupervisorOptions, seats: int, pools: Sequence[Pool]) -> Crew
         renewal=Renewal(options.max_jobs, options.max_age, options.max_memory),
         watched=options.reload,
     )
+
+
+def _listening(before: Listening) -> Listening:
+    for number in (before.server, before.lock):
+        _kept(number)
+    return before
 
 
 def _kept(number: int) -> int:

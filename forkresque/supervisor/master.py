@@ -12,19 +12,17 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from forkresque import embedded
 from forkresque.app import Forkresque
 from forkresque.errors import ExitCode, ForkresqueError
 from forkresque.options import SupervisorOptions
 from forkresque.policy import notices
 from forkresque.policy.child import Child, Facts, Fault, Kind
-from forkresque.policy.oom import OomKills
+from forkresque.policy.crew import ABORT_GRACE, BOOKS_GRACE
 from forkresque.protocol.script import load_all
-from forkresque.supervisor import handover, report, resources
+from forkresque.supervisor import report, resources
 from forkresque.supervisor.child import freeze_memory
 from forkresque.supervisor.children import Children
 from forkresque.supervisor.control import ControlServer
@@ -33,13 +31,15 @@ from forkresque.supervisor.foreman import Foreman, chance
 from forkresque.supervisor.gauges import Gauges
 from forkresque.supervisor.helm import Helm
 from forkresque.supervisor.limits import allow_descriptors
+from forkresque.supervisor.memory import MemoryGuard
 from forkresque.supervisor.messages import BatonWanted, Changed, Died, Message, Ready, Settled
 from forkresque.supervisor.notify import Notifier, forget_manager
 from forkresque.supervisor.obituaries import Obituaries
 from forkresque.supervisor.pidfile import Pidfile
-from forkresque.supervisor.reload import Reload, argv
+from forkresque.supervisor.reload import Reload
 from forkresque.supervisor.scaling import Scaling
 from forkresque.supervisor.strays import Leftovers
+from forkresque.supervisor.succession import succeed
 from forkresque.supervisor.verbs import Verbs
 from forkresque.supervisor.wakeups import Wakeups
 from forkresque.worker import set_title
@@ -49,7 +49,6 @@ log = logging.getLogger("forkresque.master")
 TICK = 1.0  # the longest sleep, in seconds
 STANDSTILL = 5.0  # a pass that is this much late means that the machine stood still
 UNSTEADY = 0.02  # seconds until the next look for a baton that was on its way
-GAUGE_EVERY = 1.0  # seconds between looks at memory, where it is limited
 IMPORT_TIME = 60.0  # seconds for which a service manager is asked to wait for an import
 _DESCRIPTORS, _OWN_DESCRIPTORS = 3, 64  # open files for each child, and apart from children
 
@@ -82,12 +81,10 @@ class Master:
         verbs = Verbs(self._helm, self._report)
         self._control = ControlServer(self._selector, options.control, verbs.answer)
         self._pidfile = Pidfile(Path(options.pidfile)) if options.pidfile else None
-        self._notifier = Notifier.from_environ(
-            os.environ, os.getpid(), reloaded=estate.mask is not None
-        )
+        self._notifier = Notifier.from_environ(os.environ, os.getpid(), reloaded=estate.announced)
         self._orders = self._helm.signals | {signal.SIGABRT: self._ask_for_dumps}
         self._wakeups = Wakeups([*self._orders, signal.SIGCHLD])
-        self._oom_kills = OomKills(resources.oom_kills())
+        self._memory = MemoryGuard(self._gauges, limited=bool(options.max_memory))
         self._leftovers = Leftovers(estate.strays, time.monotonic())
         self._title = ""
 
@@ -96,13 +93,13 @@ class Master:
         self._wakeups.install()
         self._selector.register(self._wakeups.fileno(), selectors.EVENT_READ)
         allow_descriptors(_DESCRIPTORS * len(self._board.seats) + _OWN_DESCRIPTORS)
-        if self._estate.mask is None:
-            self._begin()
-        else:
-            self._go_on(self._estate)
-        load_all()  # a third of what a child takes to be born
-        freeze_memory()
         try:
+            if self._estate.mask is None:
+                self._begin()
+            else:
+                self._go_on(self._estate)
+            load_all()  # a third of what a child takes to be born
+            freeze_memory()
             self._loop()
         finally:
             self._reload.cancel()
@@ -130,9 +127,11 @@ class Master:
             self._children.admit(member)
         if self._pidfile:
             self._pidfile = Pidfile(Path(self._options.pidfile), fd=estate.pidfile)
-            self._pidfile.open()
+            self._pidfile.reopen()
+        elif estate.pidfile is not None:
+            os.close(estate.pidfile)
         if estate.control:
-            self._control.adopt(*estate.control)
+            self._control.adopt(estate.control)
         signal.pthread_sigmask(signal.SIG_SETMASK, estate.mask or ())
         log.info("reloaded pid=%s generation=%s", os.getpid(), self._crew.generation)
 
@@ -143,7 +142,8 @@ class Master:
             if self._crew.finished:
                 return
             now = time.monotonic()
-            self._sweep(now)
+            if now >= self._leftovers.due_at:
+                self._leftovers.look(self._own_pids(), now)
             if now - expected > STANDSTILL:
                 late_until = now + STANDSTILL  # the children need a moment to beat again
             facts = self._sense(now)
@@ -190,9 +190,10 @@ class Master:
     # -- sense -------------------------------------------------------------------------------
 
     def _sense(self, now: float) -> dict[int, Facts]:
-        if self._options.max_memory and now - self._gauges.looked_at >= GAUGE_EVERY:
-            self._gauges.look(now)
-        return self._children.facts(self._gauges.growth() if self._options.max_memory else None)
+        largest = self._memory.look(now)
+        if largest is not None and largest in self._crew.children:
+            self._crew.condemn(largest, Fault.CROWDED, now)
+        return self._children.facts(self._memory.growth())
 
     def _listen(self, timeout: float) -> None:
         ready = self._selector.select(timeout)
@@ -240,16 +241,9 @@ class Master:
 
     def _look_for_oom(self, child: Child, status: int) -> None:
         """Find out whether a kill that nobody here ordered was the kernel's, for want of memory."""
-        if os.waitstatus_to_exitcode(status) == -signal.SIGKILL and not child.fault:
-            self._oom_kills.observe(resources.oom_kills(), time.monotonic())
-            if self._oom_kills.explain_one():
-                child.fault = Fault.OOM
-
-    def _sweep(self, now: float) -> None:
-        """Look at what the kernel has killed, and at what dead children have left behind."""
-        if now >= self._leftovers.due_at:
-            self._oom_kills.observe(resources.oom_kills(), now)
-            self._leftovers.look(self._own_pids(), now)
+        killed = os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+        if killed and not child.fault and self._memory.explains_a_kill(time.monotonic()):
+            child.fault = Fault.OOM
 
     def _own_pids(self) -> set[int]:
         return {member.forked.pid for member in self._children.members} | self._reload.pids
@@ -320,24 +314,18 @@ class Master:
             return
         self._notifier.tell(now, self._facts_for_manager())
         self._notifier.ask_for_time(IMPORT_TIME)
-        members = [member.state() for member in self._children.members]
-        control, lock = self._control.descriptors
-        fd = self._pidfile.fd if self._pidfile else None
-        state = self._estate.state(
-            members=members,
-            deaths=[asdict(died) for died in self._obituaries],
-            strays=self._leftovers.state,
-            control=[control, lock],
-            pidfile=fd,
-        )
-        numbers = [self._board.fd, control, lock, *embedded.holds()]
-        numbers += [number for pipe in self._estate.batons for number in (pipe.reader, pipe.writer)]
-        numbers += [int(each[name]) for each in members for name in ("pair", "dump")]
-        numbers += [] if fd is None else [fd]
         log.info("replacing this master by the new code")
         self._reload.go()
         try:
-            handover.execute(state, numbers, argv())
+            succeed(
+                self._estate,
+                self._children,
+                self._obituaries,
+                self._leftovers,
+                self._control,
+                self._pidfile,
+                announced=self._notifier.has_announced,
+            )
         except OSError as error:
             self._reload.refuse(f"the new code cannot be executed: {error}")
             log.error("reload refused, the old code goes on: %s", error)  # noqa: TRY400
@@ -359,7 +347,7 @@ class Master:
             reloading=self._reload.state == "checking",
             stopping=crew.stopping,
             status=self._title,
-            ends_in=max(0.0, crew.abort_at - time.monotonic()),
+            ends_in=max(0.0, crew.abort_at + ABORT_GRACE + BOOKS_GRACE - time.monotonic()),
         )
 
     def _report(self) -> dict[str, Any]:

@@ -47,6 +47,11 @@ class Notifier:
         """Return whether there is a service manager that listens, as far as we were told."""
         return bool(self._address)
 
+    @property
+    def has_announced(self) -> bool:
+        """Return whether we were ready once, as far as the manager was told."""
+        return self._notices.ready
+
     def tell(self, now: float, facts: Facts) -> None:
         """Say what is due; called once in every pass of the master's loop."""
         if not self._address:

@@ -9,7 +9,7 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import takewhile
@@ -86,13 +86,15 @@ def pressure(view: View = _HERE) -> float | None:
 
 def memory(view: View = _HERE) -> Memory | None:
     """Return the memory of whatever has the least left: our group, one above it, the machine."""
-    known = [
-        *(_memory_of_v2(group) for group in _lineage(view, _V2)),
-        *(_memory_of_v1(group) for group in _lineage(view, "memory")),
-        _memory_of_machine(view),
-    ]
-    limited = [one for one in known if one is not None]
-    return min(limited, key=lambda one: one.limit_bytes - one.used_bytes, default=None)
+    return _tightest([*_memory_of_groups(view), _memory_of_machine(view)])
+
+
+def group_memory(view: View = _HERE) -> Memory | None:
+    """Return the memory of the control group that has the least left, None without a limit.
+
+    When it is used up the kernel kills in that group, which may be all of a container.
+    """
+    return _tightest(_memory_of_groups(view))
 
 
 def oom_kills(view: View = _HERE) -> int:
@@ -256,6 +258,18 @@ def _quotas(view: View) -> list[float]:
         for group in _lineage(view, "cpu")
     ]
     return [quota for quota in map(quota_in, texts) if quota is not None]
+
+
+def _memory_of_groups(view: View) -> list[Memory | None]:
+    return [
+        *(_memory_of_v2(group) for group in _lineage(view, _V2)),
+        *(_memory_of_v1(group) for group in _lineage(view, "memory")),
+    ]
+
+
+def _tightest(found: Sequence[Memory | None]) -> Memory | None:
+    known = [one for one in found if one is not None]
+    return min(known, key=lambda one: one.limit_bytes - one.used_bytes, default=None)
 
 
 def _memory_of_v2(group: Path) -> Memory | None:
