@@ -27,6 +27,7 @@ class Fault(StrEnum):
     CUT = "the time to finish was over"
     CUT_OFF = "this host is cut off from Redis, and others may start its job"
     BOOKS = "it did not finish its books in time"
+    DEAF = "it did not leave when it was asked to"
     ORDERED = "an operator had it killed"
 
 
@@ -63,8 +64,9 @@ class Facts:
 class Child:
     """One child, from fork to reaping.
 
-    One that `replaces` another is held: it does not claim before the other is gone. `max_jobs`
-    and `max_age` are its own, so that those born together do not all go together.
+    One that `replaces` another is held: it does not claim before there is a place for it, and at
+    first the other has that. `max_jobs` and `max_age` are its own, so that those born together do
+    not all go together.
     """
 
     seat: int
@@ -94,7 +96,7 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Fork a child into `seat`; one that replaces another waits for its end."""
+    """Fork a child into `seat`; one that replaces another does not claim before its Release."""
 
     seat: int
     kind: Kind
@@ -128,7 +130,7 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """Have a child write down its stacks. For a fault it will be killed; else it is a report."""
+    """Have a child write down its stacks. It will be killed for `fault`, if there is one."""
 
     seat: int
     fault: Fault

@@ -27,6 +27,7 @@ from forkresque.policy.judgement import Judge
 from forkresque.policy.pool import Pool
 from forkresque.policy.renewal import Renewal, room
 
+_SPARE = 2  # seats for the clerk and for one replacement; a watcher needs one more
 ABORT_GRACE = 2.0  # seconds from a job's soft end to the kill
 BOOKS_GRACE = 0.75  # seconds the clerk may take to settle the last deaths
 _DEAF_AFTER = 6.0  # seconds without a beat after which whoever is on call does not count
@@ -48,6 +49,7 @@ class Crew:
     books_until: float = math.inf
     unsettled_deaths: int = 0
     ever_ready: bool = False
+    unready_since: float = -math.inf  # when a worker was lost that had been ready
     cuts: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     children: dict[int, Child] = field(default_factory=dict)
@@ -66,13 +68,13 @@ class Crew:
         """Let a pool have so many workers, at least one, and as far as there are seats."""
         if not self.stopping:
             others = sum(other.most for other in self.pools if other is not pool)
-            pool.allow(max(1, min(self.seats - 2 - others, most)))
+            pool.allow(max(1, min(self.seats - _SPARE - self.watched - others, most)))
 
     def stop(self, now: float, within: float) -> None:
         """Want no children. Jobs in hand get `within` seconds; asking again can only shorten."""
         self.stopping = True
         for pool in self.pools:
-            pool.least = pool.target = 0
+            pool.close()
         self.abort_at = min(self.abort_at, now + within)
         self._close_books(now)
 
@@ -86,6 +88,8 @@ class Crew:
     def condemn(self, seat: int, fault: Fault, now: float) -> None:
         """Have a child killed at once."""
         child = self.children[seat]
+        if child.fault is Fault.CUT_OFF:  # which would be forgiven if its job ended now
+            child.fault = fault
         child.fault, child.kill_at = child.fault or fault, now
 
     # -- what has happened -------------------------------------------------------------------
@@ -105,7 +109,7 @@ class Crew:
             max_age=age,
         )
         self.counts["born"] += 1
-        self.counts["recycled"] += spawn.replaces is not None
+        self.counts["recycled"] += self._waits(self.children[spawn.seat])
         self._close_books(now)
 
     def got_ready(self, seat: int) -> None:
@@ -123,8 +127,9 @@ class Crew:
         """Take note that a child was asked to leave."""
         child = self.children[seat]
         child.dismissed = True
-        if child.kind is Kind.CLERK:
-            child.fault = child.fault or Fault.BOOKS
+        if child.kind is not Kind.WORKER:
+            late = Fault.BOOKS if child.kind is Kind.CLERK else Fault.DEAF
+            child.fault = child.fault or late
             child.kill_at = min(child.kill_at, now + BOOKS_GRACE)
 
     def died(self, seat: int, now: float, *, jitter: float) -> Child:
@@ -133,6 +138,8 @@ class Crew:
         for other in self.children.values():
             if other.replaces == seat:
                 other.replaces = None
+        if child.ready and child.kind is Kind.WORKER:
+            self.unready_since = now
         if not child.ready and not child.dismissed:
             self._births_of(child.kind, child.pool).failed(now, jitter=jitter)
         self.cuts += child.cut and child.fault is not Fault.CUT_OFF
@@ -142,9 +149,7 @@ class Crew:
         return child
 
     def _births_of(self, kind: Kind, pool: int) -> Births:
-        if kind is not Kind.WORKER:
-            return self._births[kind]
-        return self.pools[pool].births if pool < len(self.pools) else Births(1)
+        return self.pools[pool].births if kind is Kind.WORKER else self._births[kind]
 
     def _close_books(self, now: float) -> None:
         """Once the last worker is gone, give the clerk a limited time to settle what it left."""
@@ -179,10 +184,11 @@ class Crew:
         return sum(child.ready for child in self.staying(pool))
 
     def failing_for(self, now: float) -> float:
-        """Return for how many seconds children have died in boot while no worker was ready."""
+        """Return for how many seconds workers have died in boot while none was ready."""
         if any(child.ready for child in self.of(Kind.WORKER)):
             return 0.0
-        return max(now - pool.births.failing_since for pool in self.pools)
+        failing = [pool.births.failing_since for pool in self.pools if pool.target]
+        return max(0.0, now - max(min(failing, default=math.inf), self.unready_since))
 
     # -- what is to be done ------------------------------------------------------------------
 
@@ -199,8 +205,9 @@ class Crew:
         `late` says that this machine stood still: then silence proves nothing. `cut_off` says that
         jobs in hand have to stop, because other hosts may take them.
         """
-        actions: list[Action] = [*self._spawns(now, facts), *self._dismissals(facts)]
-        actions += self._successions()
+        actions: list[Action] = [*self._spawns(now, facts)]
+        actions += map(Dismiss, dict.fromkeys(self._partings(facts)))
+        actions += self._releases(facts)
         for child in self.children.values():
             seen = facts[child.seat]
             if not late:
@@ -265,10 +272,11 @@ class Crew:
         """Yield, for each worker that a pool should get, whom it replaces and why."""
         pool, working = self.pools[index], self._working(index)
         missing = pool.target - len(working)
-        if missing > 0:
-            yield from [(None, "")] * missing
-        if self.stopping:
+        if missing < 0:
             return
+        leaving = self._leaving(index, facts)[:missing]
+        yield from [(None, "")] * (missing - len(leaving))
+        yield from ((child.seat, "it is leaving") for child in leaving)
         due = [
             (child, reason)
             for child in working
@@ -284,49 +292,70 @@ class Crew:
         return self.renewal.reason(child, seen, generation=self.generation, now=now)
 
     def _working(self, index: int) -> list[Child]:
-        """Return those who make up a pool: a replacement counts once its predecessor leaves."""
+        """Return those who make up a pool: a replacement does once its predecessor is to leave."""
         return [child for child in self.staying(index) if not self._waits(child)]
 
     def _waits(self, child: Child) -> bool:
-        """Return whether a child is held, and whom it replaces was not asked to leave yet."""
+        """Return whether a child replaces one that was not asked to leave yet."""
         before = None if child.replaces is None else self.children.get(child.replaces)
         return before is not None and before.stays
 
     def _is_being_replaced(self, child: Child) -> bool:
         return any(other.replaces == child.seat for other in self.children.values())
 
-    def _successions(self) -> Iterable[Dismiss | Release]:
-        """Dismiss whose replacement has booted, and let work whose predecessor is gone."""
-        for child in self.of(Kind.WORKER):
-            if child.held and child.replaces is None:
-                child.held = False
+    def _leaving(self, index: int, facts: Mapping[int, Facts]) -> list[Child]:
+        """Return a pool's workers that were asked to leave, and may have a job until they do."""
+        return [
+            child
+            for child in self.of(Kind.WORKER)
+            if child.pool == index and child.dismissed and facts[child.seat].doing is not Doing.BOOT
+        ]
+
+    def _releases(self, facts: Mapping[int, Facts]) -> Iterable[Release]:
+        """Let held workers work, as far as a pool has places that nobody has, or has still."""
+        for index, pool in enumerate(self.pools):
+            staying = self.staying(index)
+            held = [child for child in staying if child.held and not self._waits(child)]
+            held.sort(key=lambda child: (not child.ready, child.born_at))
+            taken = sum(not child.held for child in staying) + len(self._leaving(index, facts))
+            for child in held[: max(0, pool.target - taken)]:
+                child.held, child.replaces = False, None
                 yield Release(child.seat)
-            elif child.replaces is not None and child.ready and self._waits(child):
-                yield Dismiss(child.replaces)
 
     @property
     def _clerk_may_go(self) -> bool:
         return self.stopping and not self.of(Kind.WORKER) and not self.unsettled_deaths
 
-    def _dismissals(self, facts: Mapping[int, Facts]) -> Iterable[Dismiss]:
-        for index, pool in enumerate(self.pools):
-            working = self._working(index)
-            surplus = len(working) - pool.target
-            if surplus > 0:
-                # Those who have nothing in hand first, the oldest first.
-                working.sort(key=lambda child: self._rank(child, facts[child.seat]))
-                yield from (Dismiss(child.seat) for child in working[:surplus])
+    def _partings(self, facts: Mapping[int, Facts]) -> Iterable[int]:
+        """Yield the seats of those who should leave; one that has two reasons comes twice."""
+        for index in range(len(self.pools)):
+            yield from self._surplus(index, facts)
         for child in self.children.values():
             if child.stays and self._is_out_of_place(child):
-                yield Dismiss(child.seat)
+                yield child.seat
+            elif child.replaces is not None and self._may_take_over(child):
+                yield child.replaces
 
-    def _rank(self, child: Child, seen: Facts) -> tuple[bool, bool, float]:
-        return seen.doing is Doing.RUN, self._is_being_replaced(child), child.born_at
+    def _surplus(self, index: int, facts: Mapping[int, Facts]) -> Iterable[int]:
+        """Yield whoever has no place yet first, then who has nothing in hand, the oldest first."""
+        target, staying = self.pools[index].target, self.staying(index)
+        surplus = self._working(index) if target else staying
+        surplus.sort(key=lambda child: self._rank(child, facts[child.seat]))
+        seats = [child.seat for child in surplus[: max(0, len(surplus) - target)]]
+        yield from seats
+        yield from (child.seat for child in staying if child.replaces in seats)
+
+    def _rank(self, child: Child, seen: Facts) -> tuple[bool, bool, bool, float]:
+        is_busy = seen.doing is Doing.RUN
+        return not child.held, is_busy, self._is_being_replaced(child), child.born_at
+
+    def _may_take_over(self, child: Child) -> bool:
+        return child.ready and child.stays and not child.fault and self._waits(child)
 
     def _is_out_of_place(self, child: Child) -> bool:
-        """Return whether a child is of no use any more, apart from a pool's surplus."""
+        """Return whether a child is of no use any more, apart from the workers of a pool."""
         if child.kind is Kind.WORKER:
-            return child.pool >= len(self.pools)  # of a pool that a reload has abolished
+            return False
         is_old = child.generation < self.generation and not self.stopping
         if child.kind is Kind.CLERK:
             return self._clerk_may_go or is_old

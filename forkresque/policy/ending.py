@@ -1,11 +1,11 @@
 """What asks a master to end, how fast, and with which exit code."""
 
 import math
-import signal
 from dataclasses import dataclass
 
 from forkresque.errors import ExitCode
 
+_INT, _TERM = 2, 15  # by POSIX; what waits for us reads 128 + n as "ended by signal n"
 REPEAT_GRACE = 2.0  # seconds in which a second TERM is the same TERM: managers signal everybody
 
 
@@ -21,7 +21,7 @@ class Ending:
     def term(self, now: float) -> bool:
         """Take note of a TERM; return whether it is to end at once."""
         if now - self.first_term_at > REPEAT_GRACE:
-            self.ended_by = signal.SIGTERM
+            self.ended_by = _TERM
             return True
         self.first_term_at = min(self.first_term_at, now)
         return False
@@ -29,7 +29,7 @@ class Ending:
     def interrupt(self) -> bool:
         """Take note of an INT; return whether it is to end at once."""
         if self.interrupted:
-            self.ended_by = signal.SIGINT
+            self.ended_by = _INT
         self.interrupted = True
         return bool(self.ended_by)
 

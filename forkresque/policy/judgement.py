@@ -37,7 +37,7 @@ class Judge:
             else:
                 child.kill_at = min(child.kill_at, now + DUMP_GRACE)
             yield Dump(child.seat, fault)
-        elif self._is_strange(child, seen):
+        elif not child.fault and self._is_strange(child, seen):  # its last words would be lost
             child.reported = seen.epoch
             yield Dump(child.seat, Fault.NONE)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from forkresque.policy.child import Child, Facts
 
 EARLIEST = 0.8  # of a limit: each worker draws its own between this and all of it
-AT_ONCE = 0.1  # of a pool, and at least one worker, is being replaced at the same time
+AT_ONCE = 0.1  # of a pool, and at least one worker, waits for its replacement at the same time
 _EXACT = 5  # with fewer jobs than that nobody is due before the last
 
 
@@ -25,8 +25,11 @@ class Renewal:
     def limits(self, chance: float) -> tuple[float, float]:
         """Return the jobs and the age at which a new worker will be due; `chance` is 0 to 1."""
         part = EARLIEST + (1.0 - EARLIEST) * chance
-        jobs = math.floor(self.max_jobs * part) if self.max_jobs >= _EXACT else math.inf
-        return jobs, self.max_age * part if self.max_age else math.inf
+        jobs = min(math.floor(self.max_jobs * part), self.max_jobs - 1)
+        return (
+            jobs if self.max_jobs >= _EXACT else math.inf,
+            self.max_age * part if self.max_age else math.inf,
+        )
 
     def reason(self, child: Child, seen: Facts, *, generation: int, now: float) -> str:
         """Return why a worker is due, or ""."""

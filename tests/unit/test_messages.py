@@ -8,6 +8,7 @@ import pytest
 from forkresque.policy.child import Fault
 from forkresque.supervisor.messages import (
     BatonWanted,
+    Changed,
     Died,
     Interrupted,
     Leave,
@@ -55,7 +56,9 @@ def pair() -> Iterator[Pair]:
         Interrupted(epoch=1, overdue=False),
         DIED,
         Settled("host:77:é", "owner"),
-        BatonWanted(),
+        BatonWanted(pool=0),
+        BatonWanted(pool=31),
+        Changed("/srv/app/jobs \udcff é.py"),
     ],
     ids=repr,
 )

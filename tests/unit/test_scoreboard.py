@@ -7,9 +7,7 @@ from random import Random
 
 import pytest
 
-from forkresque.scoreboard import LAYOUT, Phase, Role, Scoreboard
-
-SECOND = 10**9
+from forkresque.scoreboard import LAYOUT, MOST_POOLS, Phase, Role, Scoreboard
 
 
 @pytest.fixture
@@ -30,7 +28,7 @@ def test_a_new_board_is_empty_and_knows_its_layout(board: Scoreboard) -> None:
 
 
 def test_every_word_has_a_place_of_its_own(board: Scoreboard) -> None:
-    blocks = [board.orders, board.books, *board.seats]
+    blocks = [board.orders, board.books, *board.depths, *board.seats]
     expected: dict[tuple[int, str], int | str] = {}
     for index, block in enumerate(blocks):
         for name in words_of(block):
@@ -113,46 +111,30 @@ def test_a_title_is_cut_to_64_bytes(board: Scoreboard, name: str, title: str) ->
     assert board.seats[1].title == ""
 
 
-def test_a_report_says_what_workers_do(board: Scoreboard) -> None:
-    seat = board.seats[0]
-    seat.take(Role.WORKER, 0)
-    seat.pid, seat.done, seat.failed, seat.busy_ns = 12, 5, 2, 3 * SECOND
-    seat.enter(Phase.RUN, SECOND)
-    seat.title, seat.job_started_ns = "add", SECOND
+def test_who_adopts_a_board_by_its_descriptor_sees_the_same_seats(board: Scoreboard) -> None:
+    board.seats[2].take(Role.WORKER, 9)
+    board.seats[2].pid, board.seats[2].title = 12, "mail.send"
+    board.depths[MOST_POOLS - 1].waiting = 3
 
-    running = board.report(3 * SECOND)["workers"]
-    seat.job_started_ns = 0
-    seat.enter(Phase.IDLE, 3 * SECOND)
-    idle = board.report(9 * SECOND)["workers"]
+    other = Scoreboard.adopt(board.fd)
 
-    told = {"pid": 12, "done": 5, "failed": 2}
-    assert running == [
-        {**told, "phase": "run", "job": "add", "job_seconds": 2.0, "busy_seconds": 5.0}
-    ]
-    assert idle == [{**told, "phase": "idle", "job": "", "job_seconds": 0.0, "busy_seconds": 3.0}]
+    assert other.fd == board.fd
+    assert len(other.seats) == 3
+    assert other.depths[MOST_POOLS - 1].waiting == 3
+    (seat,) = other.taken(Role.WORKER)
+    assert (seat.pid, seat.title, seat.phase) == (12, "mail.send", Phase.BOOT)
+    seat.done = 5
+    assert board.seats[2].done == 5
 
 
-def test_a_report_says_what_the_clerk_knows(board: Scoreboard) -> None:
-    assert board.report(0)["clerk"] == {
-        "pid": 0,
-        "leads": "follow",
-        "waiting": 0,
-        "reached": False,
-        "promoted": 0,
-        "recovered": 0,
-    }
-    board.seats[2].take(Role.CLERK, 0)
-    board.seats[2].pid = 8
-    board.books.leads, board.books.waiting, board.books.reached_ns = 2, 4, 1
+def test_a_board_of_one_worker_has_no_descriptor() -> None:
+    board = Scoreboard(1, shared=False)
 
-    clerk = board.report(0)["clerk"]
+    board.seats[0].enter(Phase.RUN, 7)
 
-    assert (clerk["pid"], clerk["leads"], clerk["waiting"], clerk["reached"]) == (
-        8,
-        "promote",
-        4,
-        True,
-    )
+    assert board.fd == -1
+    assert board.seats[0].phase is Phase.RUN
+    assert len(board.depths) == MOST_POOLS
 
 
 @pytest.mark.parametrize("seed", range(10))
