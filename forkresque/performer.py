@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from forkresque.errors import (
     InvalidArgs,
@@ -18,10 +19,12 @@ from forkresque.errors import (
     JobAborted,
     UnknownJob,
 )
+from forkresque.events import WORKER_EVENTS, Emitter
 from forkresque.jobs import Definition, OnCrash
+from forkresque.protocol.canonical import decode
 from forkresque.protocol.claims import Claimed, Outcome
 from forkresque.protocol.failure import failure_entry
-from forkresque.protocol.payload import Payload, parse
+from forkresque.protocol.payload import PAYLOAD_LIMIT_BYTES, Payload, parse, stand_in
 from forkresque.scoreboard import Phase, Seat
 
 HARD_GRACE = 10.0  # seconds from the soft end of a job that is over its limit to its kill
@@ -42,17 +45,26 @@ class Ended:
 
 
 class Performer:
-    """Runs jobs for one worker, one at a time."""
+    """Runs jobs for one worker, one at a time.
+
+    `took_ns` is how long the last one ran, in nanoseconds; 0 for one that could not begin.
+    `result` is what it returned, if somebody listens to its success.
+    """
 
     def __init__(
         self,
         jobs: Mapping[str, Definition],
         seat: Seat,
         titled: Callable[[str], None] = lambda _doing: None,
+        events: Emitter | None = None,
     ) -> None:
         self._jobs = jobs
         self._seat = seat
         self._titled = titled
+        self._events = events or Emitter(WORKER_EVENTS)
+        self._heard = self._events.heard
+        self.took_ns = 0
+        self.result: object = None
         self._pid = os.getpid()
         self._interruptible = 0  # number of the job that may be interrupted now, 0 for none
 
@@ -63,9 +75,12 @@ class Performer:
             definition = self._definition(payload.name)
             definition.check(payload.args)
         except (InvalidPayload, UnknownJob, InvalidArgs) as error:
+            self.took_ns = 0
             self._seat.failed += 1
             self._seat.title = "(refused)"
             return Ended(Outcome.FAIL, error.with_traceback(None))  # of no use to the job's author
+        if "job" in self._heard:  # before it can be interrupted
+            self._events.emit("job", job.queue, decoded(job.raw))
         self._begin(job, definition)
         ended = self._run(definition, payload)
         if os.getpid() != self._pid:
@@ -89,7 +104,10 @@ class Performer:
         try:
             try:
                 self._interruptible = self._seat.epoch
-                definition.run(payload.args)
+                if "success" in self._heard:
+                    self.result = definition.run(payload.args)
+                else:
+                    definition.run(payload.args)
             finally:
                 self._interruptible = 0
         except JobAborted as error:
@@ -113,7 +131,8 @@ class Performer:
 
     def _end(self, ended: Ended) -> None:
         seat, now = self._seat, time.monotonic_ns()
-        seat.busy_ns += now - seat.job_started_ns
+        self.took_ns = now - seat.job_started_ns
+        seat.busy_ns += self.took_ns
         seat.job_started_ns = 0
         if seat.soft_ns:
             seat.soft_ns = seat.hard_ns = 0
@@ -121,6 +140,15 @@ class Performer:
             seat.done += 1
         elif ended.outcome is Outcome.FAIL:
             seat.failed += 1
+
+
+def decoded(raw: bytes) -> dict[str, Any]:
+    """Return a payload for others to read, or what stands for bytes that are no job."""
+    try:
+        job = decode(raw) if len(raw) <= PAYLOAD_LIMIT_BYTES else None
+    except InvalidPayload:
+        job = None
+    return job if isinstance(job, dict) else stand_in(raw)
 
 
 def entry_for(job: Claimed, error: BaseException, *, worker: str, failed_at: float) -> bytes:

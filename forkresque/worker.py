@@ -10,11 +10,11 @@ import logging
 import os
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
@@ -22,16 +22,18 @@ from setproctitle import setproctitle
 
 from forkresque import processes
 from forkresque.aftermath import Aftermath
-from forkresque.errors import RedisRefused, RedisUnavailable
+from forkresque.errors import JobLost, RedisRefused, RedisUnavailable
+from forkresque.events import WORKER_EVENTS, Emitter, Observable
 from forkresque.idle import Alone, Bell, Station
 from forkresque.inquest import Finding, verdict
 from forkresque.jobs import Definition, close_loop
-from forkresque.performer import Ended, Performer, entry_for
+from forkresque.keeper import LeaseKeeper
+from forkresque.performer import Ended, Performer, decoded, entry_for
 from forkresque.policy import queues as patterns
 from forkresque.policy.backoff import Backoff
 from forkresque.policy.verdicts import Blame
 from forkresque.protocol.claims import Claimed, Claims, Nothing, Outcome, Tokens, WorkerId
-from forkresque.protocol.connection import Link, RedisClock, Target
+from forkresque.protocol.connection import RedisClock, Target
 from forkresque.protocol.keys import Keys, to_text
 from forkresque.protocol.payload import digest
 from forkresque.protocol.registry import Lease, Owner, Registry, Verdict
@@ -70,12 +72,14 @@ def host_label(configured: str = "") -> str:
     return configured or socket.gethostname().replace(":", "-") or "localhost"
 
 
-class Worker:
+class Worker(Observable):
     """One worker, in the process and thread that call `run`.
 
     `target` is Redis' URL. `queues` are names or patterns by priority; `interval` is in seconds,
     for servers that cannot tell of new jobs; `audit` is how many ends of jobs to keep a record of.
     Without a `station`, the worker stands alone: it keeps its own lease and runs until `stop`.
+    `events` are told instead of those who listen by `on`. Of `ping`, and of trouble with the
+    lease, a worker that stands alone tells in a thread of its own.
     """
 
     def __init__(
@@ -91,7 +95,10 @@ class Worker:
         seat: Seat | None = None,
         titled: Callable[[str], None] = lambda _doing: None,
         audit: int = 0,
+        events: Emitter | None = None,
     ) -> None:
+        self.events = events or Emitter(WORKER_EVENTS)
+        self._heard = self.events.heard
         self._target = Target(target) if isinstance(target, str) else target
         self._jobs = jobs
         self._keys = Keys(namespace)
@@ -115,7 +122,7 @@ class Worker:
         self._clock = RedisClock(self._link)
         self._bell = Bell(self._link, self._keys, master=self._post.lease.master, interval=interval)
         self._tokens = Tokens(self._post.nonce)
-        self.performer = Performer(jobs, self._seat, titled)
+        self.performer = Performer(jobs, self._seat, titled, self.events)
         self._registered = False
         self._unanswered = False  # a claim was given up before its answer came
         self._redials = self._station.redials
@@ -128,9 +135,12 @@ class Worker:
         if self._alone is not None:
             self._seat.take(Role.WORKER, time.monotonic_ns())
             self._seat.pid = self._pid
-            keeper = LeaseKeeper(self._target, self._keys, self._post)
+            keeper = LeaseKeeper(
+                self._target, self._keys, self._post.worker, self._post.lease, self.events
+            )
         try:
             self._ask(self._register)
+            self.events.emit("start", self._now())
             with closing(Aftermath(self._link.parts(), footing=self._station.footing)) as aftermath:
                 while not self._station.leaving:
                     job = self._await_job()
@@ -144,6 +154,7 @@ class Worker:
                 self._alone.close()
             close_loop()
             self._link.close()
+            self.events.emit("end", self._now())
 
     def stop(self) -> None:
         """Finish the job in hand, then leave. For a worker that stands alone."""
@@ -156,6 +167,7 @@ class Worker:
         """Wait for this worker's turn and for a job; None when it was woken for another reason."""
         self._seat.enter(Phase.IDLE, time.monotonic_ns())
         self._titled("idle")
+        self.events.emit("pause")
         if self._unanswered:  # a job may stand in our slot that nobody would look for
             self._asked(self._recover_own_slot, until=lambda: self._station.leaving)
             self._unanswered = False
@@ -187,6 +199,7 @@ class Worker:
         if armed:
             self._link.pushed()  # what has come until now will be in the answer
         self._refresh_queues()
+        self.events.emit("poll", self._claims.queues)
         return self._claims.claim(token, now=self._clock.now(), armed=armed)
 
     def _come_to_terms(self, answer: Nothing | None) -> None:
@@ -238,7 +251,9 @@ class Worker:
             finding = Finding(Blame.HOST, bool(held.token), account)
             ruling = verdict(held, finding, self._jobs, now=self._clock.now())
             self._registry.recover(held, ruling)
+            self.events.emit("cleaning_worker", str(post.worker), post.worker.pid)
         self._registered = True
+        self.events.emit("ping", int(self._clock.guess()))
 
     def _recover_own_slot(self) -> None:
         """Put back a job that Redis says is ours and of which we know nothing."""
@@ -258,6 +273,10 @@ class Worker:
                 self._recover_own_slot()  # the answer to a claim was lost, and the job is there
         except (RedisUnavailable, RedisRefused) as error:
             log.warning("worker=%s could not unregister: %s", self._post.worker, error)
+            self._complain(error)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.guess(), UTC)
 
     # -- a job in hand -----------------------------------------------------------------------
 
@@ -284,6 +303,9 @@ class Worker:
         next_token = self._tokens.fresh() if self._station.open else b""
         if next_token and self._may_have_new_queues():
             self._ask(self._refresh_queues)
+        heard = self._heard
+        if heard and next_token:
+            self.events.emit("poll", self._claims.queues)
         settled = self._insist(
             lambda: self._claims.settle(
                 job,
@@ -292,8 +314,11 @@ class Worker:
                 next_token=next_token,
                 entry=entry,
                 digest=digest(job.raw) if job.suspect and ended.is_final else "",
-            )
+            ),
+            job,
         )
+        if heard:
+            self._tell(job, ended, lost=settled.lost)
         if settled.lost:
             log.warning("worker=%s: its job was recovered by others meanwhile", self._post.worker)
             self._registered = False
@@ -307,8 +332,34 @@ class Worker:
         """Return `job`, unless a pause or a drain was asked for: then it goes back, unstarted."""
         if self._station.open:
             return job
-        self._insist(lambda: self._claims.settle(job, Outcome.RELEASE, now=self._clock.now()))
+        self._insist(lambda: self._claims.settle(job, Outcome.RELEASE, now=self._clock.now()), job)
         return None
+
+    def _tell(self, job: Claimed, ended: Ended, *, lost: bool) -> None:
+        """Tell who listens how a job ended, now that Redis knows."""
+        result, self.performer.result = self.performer.result, None
+        told: tuple[object, ...]
+        match ended.outcome:
+            case _ if lost:
+                self._complain(JobLost("the job was recovered by others meanwhile"), job)
+                return
+            case Outcome.DONE:
+                name, told = "success", (result, self.performer.took_ns / 1e6)
+            case Outcome.FAIL:
+                name, told = "failure", (ended.error, self.performer.took_ns / 1e6)
+            case Outcome.DROP:
+                return
+            case _:
+                details = {"delay": 0, "remaining_attempts": None, "err": ended.error}
+                name, told = "re_enqueue", (details,)
+        if name in self._heard:
+            self.events.emit(name, job.queue, decoded(job.raw), *told)
+
+    def _complain(self, error: Exception, job: Claimed | None = None) -> None:
+        """Tell who listens of trouble, and of the job that it is about."""
+        if "error" in self._heard:
+            about = (None, None) if job is None else (job.queue, decoded(job.raw))
+            self.events.emit("error", error, *about)
 
     # -- asking ------------------------------------------------------------------------------
 
@@ -316,14 +367,16 @@ class Worker:
         """Ask until there is an answer; None when a job may not be claimed any more."""
         return self._asked(question, until=lambda: not self._station.open)
 
-    def _insist(self, question: Callable[[], T]) -> T:
-        """Ask until there is an answer, however long it takes."""
-        answer = self._asked(question, until=lambda: False)
+    def _insist(self, question: Callable[[], T], job: Claimed) -> T:
+        """Ask until there is an answer about the job in hand, however long it takes."""
+        answer = self._asked(question, until=lambda: False, job=job)
         if answer is None:
             raise AssertionError("a settle always has an answer")
         return answer
 
-    def _asked(self, question: Callable[[], T], *, until: Callable[[], bool]) -> T | None:
+    def _asked(
+        self, question: Callable[[], T], *, until: Callable[[], bool], job: Claimed | None = None
+    ) -> T | None:
         backoff = Backoff(first=0.05, most=1.0)
         while True:
             try:
@@ -332,6 +385,7 @@ class Worker:
                 self._seat.enter(self._seat.phase, time.monotonic_ns())
                 level = logging.WARNING if backoff.attempts in (0, 5) else logging.DEBUG
                 log.log(level, "worker=%s waits for Redis: %s", self._post.worker, error)
+                self._complain(error, job)
                 self._bell.redialled()
             if until():
                 return None
@@ -339,36 +393,6 @@ class Worker:
 
 
 INNOCENT = Verdict(suspect="", limit=1, fail=False, poison=b"", entry=b"")
-
-
-class LeaseKeeper:
-    """Renews the lease of a worker that stands alone, from a thread, over a link of its own."""
-
-    def __init__(self, target: Target, keys: Keys, post: Post) -> None:
-        self._link: Link = target.link()
-        self._registry = Registry(self._link, keys)
-        self._clock = RedisClock(self._link)
-        self._post = post
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Renew no more, and give the lease up if nothing depends on it."""
-        self._stopped.set()
-        self._thread.join()
-        with contextlib.suppress(RedisUnavailable, RedisRefused):
-            if not self._registry.kids(self._post.lease.master):
-                self._registry.forget_master(self._post.lease.master)
-        self._link.close()
-
-    def _run(self) -> None:
-        lease = self._post.lease
-        while not self._stopped.wait(lease.renewal):
-            try:
-                self._registry.beat(lease, [self._post.worker], now=self._clock.now())
-            except (RedisUnavailable, RedisRefused) as error:
-                log.warning("lease of %s was not renewed: %s", lease.master, error)
 
 
 def set_title(text: str) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from forkresque.errors import InvalidArgs, InvalidPayload, JobAborted, JobTimeout, UnknownJob
+from forkresque.events import WORKER_EVENTS, Emitter
 from forkresque.jobs import Definition, define
-from forkresque.performer import HARD_GRACE, Ended, Performer, entry_for
+from forkresque.performer import HARD_GRACE, Ended, Performer, decoded, entry_for
 from forkresque.protocol.claims import Claimed, Outcome
 from forkresque.protocol.failure import BACKTRACE_LIMIT, ERROR_LIMIT, Failure, parse_failure
 from forkresque.protocol.payload import encode_job
@@ -107,6 +108,87 @@ def test_the_seat_shows_the_limits_while_a_job_runs(seat: Seat) -> None:
 
     performer_of(seat, look).perform(job_named("look"))
     assert (seat.soft_ns, seat.hard_ns) == (0, 0)
+
+
+# -- what is told of it ------------------------------------------------------------------------
+
+
+def test_a_job_is_told_of_before_it_begins_and_its_result_is_kept(seat: Seat) -> None:
+    told: list[tuple[object, ...]] = []
+    seen: list[int] = []
+
+    def add(*args: int) -> int:
+        seen.append(len(told))
+        return sum(args)
+
+    events = Emitter(WORKER_EVENTS)
+    events.on("job", lambda *args: told.append((*args, seat.phase)))
+    events.on("success", lambda *_args: None)
+    performer = Performer({"add": define(add, name="add")}, seat, events=events)
+    assert performer.perform(job_named("add", 1, 2)) == Ended(Outcome.DONE)
+
+    payload = {"class": "add", "queue": "mail", "args": [1, 2]}
+    assert told == [("mail", payload, Phase.BOOT)]
+    assert seen == [1]
+    assert performer.result == 3
+    assert performer.took_ns == seat.busy_ns > 0
+
+
+def test_a_result_that_nobody_wants_is_let_go_of_at_once(seat: Seat) -> None:
+    gone: list[tuple[Phase, bool]] = []
+
+    class Result:
+        def __del__(self) -> None:
+            gone.append((seat.phase, seat.job_started_ns > 0))
+
+    performed(seat, Result)
+
+    assert gone == [(Phase.RUN, True)]
+
+
+def test_a_job_that_cannot_begin_is_not_told_of_and_took_no_time(seat: Seat) -> None:
+    told: list[object] = []
+    events = Emitter(WORKER_EVENTS)
+    events.on("job", lambda *args: told.append(args))
+    performer = Performer({"never": define(never, name="never")}, seat, events=events)
+
+    for job in (job_named("nope"), job_named("never", 1)):
+        assert performer.perform(job).outcome is Outcome.FAIL
+
+    assert told == []
+    assert performer.took_ns == 0
+
+
+def test_a_listener_cannot_be_interrupted_in_place_of_the_job(seat: Seat) -> None:
+    """The soft stop of the job before comes late: it must not end what is told of this one."""
+    events = Emitter(WORKER_EVENTS)
+
+    def listen(*_args: object) -> None:
+        for epoch in range(3):
+            performer.interrupt(epoch, JobTimeout("over"))
+        reached.append(True)
+
+    reached: list[bool] = []
+    events.on("job", listen)
+    performer = Performer({"note": define(lambda: None, name="note")}, seat, events=events)
+
+    assert [performer.perform(job_named("note")).outcome for _ in range(2)] == [Outcome.DONE] * 2
+    assert reached == [True, True]
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"[1]", b"null", b"\xff", pytest.param(b"1" * 9_000_000, id="9 MB")]
+)
+def test_bytes_that_are_no_job_are_stood_in_for(raw: bytes) -> None:
+    assert decoded(raw) == {"class": "(unreadable payload)", "args": []}
+
+
+def test_all_fields_of_a_payload_are_told() -> None:
+    assert decoded(b'{"class":"a","args":null,"x":{"y":1}}') == {
+        "class": "a",
+        "args": None,
+        "x": {"y": 1},
+    }
 
 
 # -- what cannot begin -------------------------------------------------------------------------

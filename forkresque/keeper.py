@@ -1,0 +1,52 @@
+"""The lease of a worker that stands alone: renewed from a thread, so that a long job keeps it.
+
+Workers of a master have their leases renewed by its clerk.
+"""
+
+import contextlib
+import logging
+import threading
+
+from forkresque.errors import RedisRefused, RedisUnavailable
+from forkresque.events import Emitter
+from forkresque.protocol.claims import WorkerId
+from forkresque.protocol.connection import Link, RedisClock, Target
+from forkresque.protocol.keys import Keys
+from forkresque.protocol.registry import Lease, Registry
+
+log = logging.getLogger("forkresque.worker")
+
+
+class LeaseKeeper:
+    """Renews a lease and its worker's ping over a link of its own, until it is stopped."""
+
+    def __init__(
+        self, target: Target, keys: Keys, worker: WorkerId, lease: Lease, events: Emitter
+    ) -> None:
+        self._link: Link = target.link()
+        self._registry = Registry(self._link, keys)
+        self._clock = RedisClock(self._link)
+        self._worker = worker
+        self._lease = lease
+        self._events = events
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Renew no more, and give the lease up if nothing depends on it."""
+        self._stopped.set()
+        self._thread.join()
+        with contextlib.suppress(RedisUnavailable, RedisRefused):
+            if not self._registry.kids(self._lease.master):
+                self._registry.forget_master(self._lease.master)
+        self._link.close()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._lease.renewal):
+            try:
+                self._registry.beat(self._lease, [self._worker], now=self._clock.now())
+                self._events.emit("ping", int(self._clock.guess()))
+            except (RedisUnavailable, RedisRefused) as error:
+                log.warning("lease of %s was not renewed: %s", self._lease.master, error)
+                self._events.emit("error", error, None, None)
