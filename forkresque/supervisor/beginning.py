@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from forkresque.app import Forkresque
 from forkresque.errors import ExitCode, ForkresqueError
+from forkresque.events import Emitter
 from forkresque.options import SupervisorOptions
 from forkresque.scoreboard import LAYOUT
 from forkresque.supervisor import handover
@@ -19,7 +20,9 @@ from forkresque.supervisor.watch import check_installed
 log = logging.getLogger("forkresque.master")
 
 
-def begin(load: Callable[[], Forkresque], options: SupervisorOptions, *, pinned: str) -> int:
+def begin(
+    load: Callable[[], Forkresque], options: SupervisorOptions, *, pinned: str, events: Emitter
+) -> int:
     """Be a master to its end, or find out whether this code could be one; return the exit code."""
     specs = options.pool_specs(max(1, int(usable_cores())))
     if asked := os.environ.pop(CHECK, ""):
@@ -36,7 +39,7 @@ def begin(load: Callable[[], Forkresque], options: SupervisorOptions, *, pinned:
         estate = Estate.new(options, specs)
     else:
         estate = Estate.inherited(state, options, specs, renewed=not broken)
-    return Master(load, options, estate, pinned=pinned, broken=broken).run()
+    return Master(load, options, estate, events, pinned=pinned, broken=broken).run()
 
 
 def _imported(load: Callable[[], Forkresque]) -> tuple[Callable[[], Forkresque], str]:

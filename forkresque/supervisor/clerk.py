@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from forkresque.app import Forkresque
 from forkresque.errors import BadKey, ExitCode, ForkresqueError, RedisRefused, RedisUnavailable
+from forkresque.events import Emitter
 from forkresque.idle import BEAT
 from forkresque.options import SupervisorOptions
 from forkresque.policy import queues as patterns
@@ -64,7 +65,9 @@ class Clerk:
         board: Scoreboard,
         inherited: Inheritance,
         identity: Identity,
+        events: Emitter,
     ) -> None:
+        self._events = events
         self._board = board
         self._inherited = inherited
         self._identity = identity
@@ -234,7 +237,14 @@ class Clerk:
             self._count_rivals()
         # It counts from the question on, and ends early enough to stop a job before others begin.
         self._board.books.trusted_ns = sent_ns + int((lease.term - max(3.0, lease.renewal)) * 1e9)
+        self._tell_pings()
         return lease.renewal
+
+    def _tell_pings(self) -> None:
+        if "ping" in self._events.heard:
+            for number, seat in enumerate(self._board.seats):
+                if seat.pid and seat.role == Role.WORKER:
+                    self._events.emit("ping", number, int(self._clock.guess()))
 
     def _count_rivals(self) -> None:
         """Count who else works on the queues of our pools: with them the load is shared."""

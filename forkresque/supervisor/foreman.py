@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from forkresque.app import Forkresque
+from forkresque.events import Emitter
 from forkresque.options import SupervisorOptions
 from forkresque.policy.child import (
     Action,
@@ -39,7 +40,10 @@ COMPLAIN_EVERY = 60.0  # seconds between two lines that say the same
 
 
 class Foreman:
-    """The hands of a master. `let_go` closes, in a new child, what is the master's own."""
+    """The hands of a master. `let_go` closes, in a new child, what is the master's own.
+
+    `reasons` say why pools, by name, should have as many workers as they should; for who listens.
+    """
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class Foreman:
         children: Children,
         load: Callable[[], Forkresque],
         options: SupervisorOptions,
+        events: Emitter,
         *,
         let_go: Callable[[], None],
     ) -> None:
@@ -55,6 +60,8 @@ class Foreman:
         self._children = children
         self._load = load
         self._options = options
+        self._events = events
+        self.reasons: dict[str, str] = {}
         self._let_go = let_go
         self._complained_at = -math.inf
         self._dumps_asked: set[int] = set()
@@ -100,6 +107,8 @@ class Foreman:
                 children.signal(seat, signal.SIGCONT)
             case Kill(seat=seat, fault=fault):
                 log.warning("%s is killed: %s", children.describe(seat), fault)
+                if self._crew.children[seat].kind is Kind.WORKER:
+                    self._events.emit("multi_worker_action", "-", f"killed: {fault}")
                 children.signal(seat, signal.SIGKILL)
 
     def _spawn(self, wanted: Spawn) -> None:
@@ -116,8 +125,13 @@ class Foreman:
             if now - self._complained_at > COMPLAIN_EVERY:
                 self._complained_at = now
                 log.error("cannot fork a %s: %s", wanted.kind, error)  # noqa: TRY400
+                self._events.emit("multi_worker_action", "x", f"cannot fork: {error}")
+                self._events.emit("error", error, 0, None, None)
         else:
             self._crew.spawned(wanted, now, chance=chance())
+            if wanted.kind is Kind.WORKER:
+                reason = wanted.reason or self._reason(wanted.pool)
+                self._events.emit("multi_worker_action", "+", reason)
 
     def _body(self, wanted: Spawn) -> Body:
         """Return what the new child will do."""
@@ -133,7 +147,9 @@ class Foreman:
 
     def _be_clerk(self, inherited: Inheritance) -> int:
         estate = self._estate
-        return Clerk(self._load(), self._options, estate.board, inherited, estate.identity).run()
+        return Clerk(
+            self._load(), self._options, estate.board, inherited, estate.identity, self._events
+        ).run()
 
     def _be_worker(self, inherited: Inheritance, pool: int) -> int:
         resources.become_subreaper()  # so that what its jobs let go of stays in its sight
@@ -145,6 +161,7 @@ class Foreman:
             estate.batons[pool],
             inherited,
             estate.identity,
+            self._events,
         )
 
     def _dismiss(self, seat: int) -> None:
@@ -152,7 +169,24 @@ class Foreman:
         if self._crew.children[seat].kind is Kind.CLERK:
             self._children.tell(seat, Leave())
         else:
+            self._tell_dismissal(seat)
             self._children.signal(seat, signal.SIGTERM)
+
+    def _tell_dismissal(self, seat: int) -> None:
+        """Tell who listens that a worker goes; of a drain they know already."""
+        crew, child = self._crew, self._crew.children[seat]
+        if child.kind is Kind.WORKER and not crew.stopping:
+            replaced = any(other.replaces == seat for other in crew.children.values())
+            reason = "it is replaced" if replaced else self._reason(child.pool)
+            self._events.emit("multi_worker_action", "-", reason)
+
+    def _reason(self, index: int) -> str:
+        """Return why a pool has as many workers as it has."""
+        if index >= len(self._crew.pools):
+            return "there is no such pool any more"
+        pool = self._crew.pools[index]
+        wanted = f"{pool.name}: {pool.target} wanted"
+        return ", ".join(filter(None, [wanted, self.reasons.get(pool.name)]))
 
     def _dump(self, seat: int, fault: Fault) -> None:
         name = self._children.describe(seat)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from forkresque import processes
 from forkresque.app import Forkresque
 from forkresque.errors import ExitCode, JobAborted, JobTimeout, RedisRefused, RedisUnavailable
+from forkresque.events import Emitter
 from forkresque.idle import BEAT
 from forkresque.jobs import Definition
 from forkresque.options import SupervisorOptions
@@ -246,6 +247,7 @@ def work(
     baton: Pipe,
     inherited: Inheritance,
     identity: Identity,
+    events: Emitter,
 ) -> int:
     """Be a worker until the master says to leave, or is gone."""
     seat, pid = inherited.seat, os.getpid()
@@ -269,6 +271,7 @@ def work(
         seat=seat,
         titled=lambda doing: set_title(f"worker {queues} {doing}"),
         audit=options.audit,
+        events=events.numbered(board.seats.index(seat)),
     )
     signal.signal(SOFT, lambda _signum, _frame: _interrupt(worker, station, inherited))
     inherited.listen()

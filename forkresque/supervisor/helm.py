@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from forkresque.events import Emitter
 from forkresque.options import SupervisorOptions
 from forkresque.policy.child import Fault, Kind
 from forkresque.policy.ending import Ending
@@ -23,8 +24,14 @@ class Helm:
     """Carries out orders. `signals` is what each signal to the master means."""
 
     def __init__(
-        self, estate: Estate, children: Children, options: SupervisorOptions, reload: Reload
+        self,
+        estate: Estate,
+        children: Children,
+        options: SupervisorOptions,
+        reload: Reload,
+        events: Emitter,
     ) -> None:
+        self._events = events
         self._crew = estate.crew
         self._orders = estate.board.orders
         self._children = children
@@ -57,6 +64,7 @@ class Helm:
         """Drain: jobs in hand get `within` seconds."""
         if not self._crew.stopping:
             log.info("draining within=%g", within)
+            self._events.emit("multi_worker_action", "--", f"draining within {within:g} s")
         self._crew.stop(time.monotonic(), within)
         self._orders.draining = 1
         self._reload.cancel()
@@ -66,6 +74,9 @@ class Helm:
         """Let no new job start, or let them start again."""
         if self._crew.paused != on:
             log.info("paused" if on else "resumed")
+            self._events.emit("multi_worker_action", "x", "paused" if on else "resumed")
+            if on:
+                self._events.emit("pause", 0)
         self._crew.paused = on
         self._orders.paused = int(on)
         self._children.tell_all(Kind.WORKER, Wake())

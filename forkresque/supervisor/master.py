@@ -17,6 +17,7 @@ from typing import Any
 
 from forkresque.app import Forkresque
 from forkresque.errors import ExitCode, ForkresqueError
+from forkresque.events import Emitter
 from forkresque.options import SupervisorOptions
 from forkresque.policy import notices
 from forkresque.policy.child import Child, Facts, Fault, Kind
@@ -61,6 +62,7 @@ class Master:
         load: Callable[[], Forkresque],
         options: SupervisorOptions,
         estate: Estate,
+        events: Emitter,
         *,
         pinned: str = "",
         broken: str = "",
@@ -68,14 +70,15 @@ class Master:
         self._load = load
         self._options = options
         self._estate = estate
+        self._events = events
         self._board = estate.board
         self._crew = estate.crew
         self._selector = selectors.DefaultSelector()
         self._children = Children(self._board, self._selector, estate.identity)
         self._obituaries = Obituaries(self._children, self._crew, estate.deaths)
-        self._foreman = Foreman(estate, self._children, load, options, let_go=self._let_go)
+        self._foreman = Foreman(estate, self._children, load, options, events, let_go=self._let_go)
         self._reload = Reload(pinned=pinned, broken=broken)
-        self._helm = Helm(estate, self._children, options, self._reload)
+        self._helm = Helm(estate, self._children, options, self._reload, events)
         self._gauges = Gauges(self._board)
         self._scaling = Scaling(self._board, self._crew, self._gauges, options.target_latency)
         verbs = Verbs(self._helm, self._report)
@@ -100,6 +103,7 @@ class Master:
                 self._go_on(self._estate)
             load_all()  # a third of what a child takes to be born
             freeze_memory()
+            self._events.emit("start", 0)
             self._loop()
         finally:
             self._reload.cancel()
@@ -107,6 +111,7 @@ class Master:
             self._control.close()
             if self._pidfile:
                 self._pidfile.close()
+        self._events.emit("end", 0)
         log.info("stopped exit=%s", self._exit_code())
         return self._exit_code()
 
@@ -213,6 +218,8 @@ class Master:
                 self._crew.got_ready(seat)
                 if self._crew.children[seat].kind is Kind.CLERK:
                     self._obituaries.tell(seat)
+                elif self._crew.children[seat].kind is Kind.WORKER:
+                    self._events.emit("start", seat)
             case Settled():
                 self._obituaries.settled(message)
             case BatonWanted(pool=pool):
@@ -237,6 +244,10 @@ class Master:
             how = f"signal={died.signum}" if died.signum else f"status={died.status}"
             log.log(level, "child=%s %s pid=%s ended %s", child.seat, child.kind, died.pid, how)
             if child.kind is Kind.WORKER:
+                if not quiet:
+                    account = ForkresqueError(f"worker {died.worker} ended: {child.fault or how}")
+                    self._events.emit("error", account, child.seat, None, None)
+                self._events.emit("end", child.seat)
                 self._note_death(died, time.monotonic())
 
     def _look_for_oom(self, child: Child, status: int) -> None:
@@ -286,6 +297,7 @@ class Master:
         for change in self._scaling.step(now, facts):
             up = change.after > change.before
             self._crew.counts["scaled_up" if up else "scaled_down"] += 1
+            self._foreman.reasons[change.pool.name] = change.reason
             log.info(
                 "scaled pool=%s from=%s to=%s: %s",
                 change.pool.name,
