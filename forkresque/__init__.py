@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from forkresque.jobs import OnCrash
     from forkresque.queue import Queue
     from forkresque.scheduler import Scheduler
+    from forkresque.supervisor.multiworker import MultiWorker
     from forkresque.worker import Worker
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ __all__ = [
     "Job",
     "JobAborted",
     "JobTimeout",
+    "MultiWorker",
     "OnCrash",
     "Queue",
     "RedisRefused",
@@ -56,6 +58,7 @@ __all__ = [
 _HOMES = {
     "Forkresque": "app",
     "Job": "app",
+    "MultiWorker": "supervisor.multiworker",
     "OnCrash": "jobs",
     "Queue": "queue",
     "Scheduler": "scheduler",
