@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from forkresque.app import Forkresque
+from forkresque.errors import ConfigError
 from forkresque.events import Emitter
 from forkresque.options import SupervisorOptions
 from forkresque.policy.child import (
@@ -120,7 +121,7 @@ class Foreman:
             self._children.spawn(
                 wanted, self._body(wanted), self._crew.generation, let_go=self._let_go
             )
-        except OSError as error:
+        except (OSError, ConfigError) as error:  # the second: a listener has started a thread
             self._crew.spawn_failed(wanted, now, jitter=chance())
             if now - self._complained_at > COMPLAIN_EVERY:
                 self._complained_at = now
