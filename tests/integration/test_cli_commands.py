@@ -729,12 +729,12 @@ def test_of_several_applications_the_one_named_app_is_meant(
     assert one_redis.llen("resque:queue:q") == 1
 
 
-def test_start_without_redis_is_69(
+def test_a_start_that_requires_redis_is_69_without_it(
     anywhere: Cli, nowhere: str, module: Callable[[str, str], str]
 ) -> None:
     name = module("cli_app_without_redis", f"{ONE}app = Forkresque()\n")
 
-    result = anywhere("start", "-A", name, FORKRESQUE_REDIS_URL=nowhere)
+    result = anywhere("start", "--require-redis", "-A", name, FORKRESQUE_REDIS_URL=nowhere)
 
     assert result.exit_code == ExitCode.REDIS_UNREACHABLE
     assert result.stderr.startswith(f"error: cannot reach Redis at {nowhere}")
