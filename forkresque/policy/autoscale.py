@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 PERIOD = 1.0  # seconds from one decision to the next
 STANDING = 0.75  # seconds that jobs must have waited to count: shorter spikes clear by themselves
+CALM = 0.1  # of the target latency: what the workers clear in so little time is no reason
 GAP = 5.0  # seconds between two samples after which the windows start over: we were suspended
 USE = 0.8  # of the workers' time, when all is well
 HOT = 0.9  # of the workers' time, beyond which a pool grows although nothing waits
@@ -156,7 +157,7 @@ class Autoscaler:
         wanted = min(wanted, self.most)
         by_cpu, by_memory = self._cpu_ceiling(), self._memory_ceiling(sample)
         if by_cpu < wanted:
-            wanted, reason = by_cpu, f"{reason}, {_cores(self._load.cores)} bear {by_cpu}"
+            wanted, reason = by_cpu, f"{reason}, {_cores(self._load.cores)} good for {by_cpu}"
         if by_memory < wanted:
             wanted, reason = by_memory, f"{reason}, memory has room for {by_memory}"
         wanted = max(self.least, wanted)
@@ -172,8 +173,9 @@ class Autoscaler:
         wanted, reason = _ceil(busy / USE), f"{busy:.1f} of {self.target} busy on average"
         if busy <= HOT * self.target:
             wanted = min(wanted, self.target)
-        if standing:
-            extra = min(standing, standing * self._job_length(sample) / self._latency)
+        work = standing * self._job_length(sample) if standing else 0.0
+        if work > CALM * self._latency * self.target:
+            extra = min(standing, work / self._latency)
             backlog = _ceil((sample.busy + extra) / USE)
             if backlog >= wanted:
                 wanted, reason = backlog, self._backlog_reason(sample, standing, backlog)
@@ -185,9 +187,10 @@ class Autoscaler:
         return math.inf if known is None else max(known, sample.age)
 
     def _backlog_reason(self, sample: Sample, standing: int, backlog: int) -> str:
-        busy = f"{sample.busy} of {self.target} busy"
-        if sample.busy >= self.target:
-            busy = f"all {sample.busy} busy"
+        all_busy = sample.busy >= self.target
+        busy = f"all {sample.busy} busy" if all_busy else f"{sample.busy} of {self.target} busy"
+        if self._load.service is None:
+            return f"{standing} waiting, {busy}; no job is over yet"
         return f"{standing} waiting, {busy}; {backlog} would clear it in {self._latency:g} s"
 
     def _cpu_ceiling(self) -> int:
@@ -249,7 +252,7 @@ class Autoscaler:
         if ceiling >= self.target:
             return None
         target = max(int(ceiling), self.least, self.target - max(1, self.target // 10))
-        reason = f"{_cores(self._load.cores)} are used up, and bear {ceiling:g}"
+        reason = f"{_cores(self._load.cores)} used up, good for {ceiling:g}"
         return self._go_to(target, reason, retire_busy=True)
 
     def _let_idle_go(self, sample: Sample) -> Decision | None:
@@ -294,18 +297,22 @@ class _Load:
     def _learn_cpu(self, before: Sample, after: Sample, busy: float) -> None:
         seconds = after.now - before.now
         used = (_rise(before.cpu_used, after.cpu_used) or 0.0) / seconds
-        full = used >= SATURATED * after.cores
+        self.saturated, self.cores = used >= SATURATED * after.cores, after.cores
         run, wait = _rise(before.run, after.run), _rise(before.wait, after.wait)
-        self.saturated, self.cores = full, after.cores
         if run is None or wait is None or busy <= 0.05 * seconds:
             return
-        pressure = (_rise(before.pressure, after.pressure) or 0.0) / seconds
-        starved = wait >= STARVED_WAIT * busy and pressure >= STARVED_PRESSURE
-        if starved and not full:  # neighbours, or a quota that we do not see
-            self.saturated, self.cores = True, min(after.cores, max(1.0, used))
-        # Many that wake together wait for each other, but not for want of cores.
-        wanted = run + wait if self.saturated else run
-        self.cpu = _blend(self.cpu, min(1.0, wanted / busy), 0.5)
+        # Of the time in which it got what it wanted: a share of the whole would shrink with every
+        # worker that is added, and so would the reason to stop.
+        content = max(run, busy - wait, 0.001)
+        self.cpu = _blend(self.cpu, run / content, 0.5)
+        pressed = min(1.0, (_rise(before.pressure, after.pressure) or 0.0) / seconds)
+        if pressed >= STARVED_PRESSURE and wait >= STARVED_WAIT * busy:
+            self._learn_of_neighbours(used / pressed, after.cores)
+
+    def _learn_of_neighbours(self, got: float, cores: float) -> None:
+        """See that we `got` few cores while we wanted more: somebody else has the rest."""
+        if got < SATURATED * cores:
+            self.saturated, self.cores = True, min(cores, max(1.0, got))
 
 
 @dataclass(slots=True)

@@ -186,12 +186,12 @@ def test_too_many_for_the_cores_leave_after_their_job() -> None:
 
     decisions = watch.over(CPU_PATIENCE + 2)
 
-    assert decisions == [Decision(18, "2 cores are used up, and bear 3", retire_busy=True)]
+    assert decisions == [Decision(18, "2 cores used up, good for 3", retire_busy=True)]
 
 
 def test_many_that_wake_together_do_not_lack_cores() -> None:
     watch = Watch(8, 64)
-    watch.cpu, watch.queueing, watch.pressure = 0.008, 0.9, 0.1
+    watch.cpu, watch.queueing, watch.pressure = 0.008, 0.1, 0.1
     watch.show(waiting=1000, busy=8, idle=0, cores=4.0)
 
     watch.until(lambda: watch.scaler.target == 64, 10)
