@@ -176,6 +176,7 @@ class Pool:
         self.slept = 0.0  # seconds that this machine stood still: only clocks have noticed
         self.limit = self.own = self.ballast = 0  # bytes: of memory, of a worker, of all else
         self.run = self.wait = self.busy_seconds = self.served = self.worker_seconds = 0.0
+        self.finished_at = 0.0  # the last job
         self.completed = self.forks = self.crashes = self.busy_retired = 0
         self.decisions: list[tuple[float, int, Decision]] = []  # with the moment, and size before
         self.history: list[tuple[float, Sample]] = []
@@ -272,7 +273,7 @@ class Pool:
         self.claim()
 
     def _finished(self, worker: Worker) -> None:
-        self.completed += 1
+        self.completed, self.finished_at = self.completed + 1, self.world.now
         self.served += self.world.now - worker.began_at
         self._in_jobs -= 1
         self._began -= worker.began_at
