@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 PERIOD = 1.0  # seconds from one decision to the next
 STANDING = 0.75  # seconds that jobs must have waited to count: shorter spikes clear by themselves
+SHORT = 10  # jobs a second and worker, from which a job is short
 CALM = 0.1  # of the target latency: what the workers clear in so little time is no reason
 GAP = 5.0  # seconds between two samples after which the windows start over: we were suspended
 USE = 0.8  # of the workers' time, when all is well
@@ -68,8 +69,10 @@ class Sample:
     completed: int = 0  # jobs that are over
     age: float = 0.0  # mean seconds since the running jobs began
 
-    cores: float = 1.0  # what affinity and quotas let this pool have
+    cores: float = 1.0  # what affinity and quotas let us have
+    pools: int = 1  # that share these cores
     cpu_used: float = 0.0  # by all who share these cores
+    others: float = 0.0  # the same by the workers of the other pools
     run: float | None = None  # CPU the ready workers got; None: the kernel does not tell
     wait: float | None = None  # time they were ready to run, and did not get a core
     pressure: float | None = None  # time in which somebody waited for a core (PSI, "some")
@@ -86,18 +89,25 @@ class Decision:
 
 
 class Autoscaler:
-    """The size of one pool, between `least` and `most` workers."""
+    """The size of one pool, between `least` and `most` workers.
 
-    def __init__(self, least: int, most: int, target_latency: float = 5.0) -> None:
+    It starts with `target` workers, if there are some already, or else with the least. A standing
+    queue should be cleared in `target_latency` seconds.
+    """
+
+    def __init__(
+        self, least: int, most: int, target_latency: float = 5.0, *, target: int = 0
+    ) -> None:
         self._latency = target_latency
         self._load = _Load()
         self._base: Sample | None = None  # the sample at the last decision
         self._seen_at = -math.inf
         self._pending: deque[tuple[float, int]] = deque()
+        self._standing = 0  # jobs that have been waiting all the time of late
         self._wishes, self._ceilings = _Highest(), _Highest()
         self._down_window = DOWN_WINDOW
         self._shrunk_at = self._flapped_at = -math.inf
-        self.target = least
+        self.target = target
         self.resize(least, most)
 
     def resize(self, least: int, most: int) -> None:
@@ -120,7 +130,8 @@ class Autoscaler:
         self._note_pending(sample)
         if sample.now - self._base.now < PERIOD - 0.05:  # clocks are never exact
             return None
-        self._load.learn(self._base, sample)
+        backlog, self._standing = self._standing, self._find_standing(sample.now)
+        self._load.learn(self._base, sample, backlog=backlog > 0 and self._standing > 0)
         self._base = sample
         return self._decide(sample)
 
@@ -130,6 +141,7 @@ class Autoscaler:
         """Forget what lasted how long; what was learnt of the jobs stays true."""
         self._base = sample
         self._pending.clear()
+        self._standing = 0
         self._wishes, self._ceilings = _Highest(sample.now), _Highest(sample.now)
 
     def _coming(self, sample: Sample) -> int:
@@ -144,7 +156,7 @@ class Autoscaler:
         while len(self._pending) > 1 and sample.now - self._pending[1][0] >= STANDING:
             self._pending.popleft()
 
-    def _standing(self, now: float) -> int:
+    def _find_standing(self, now: float) -> int:
         """Return how many jobs have been waiting all the time of late."""
         if now - self._pending[0][0] < STANDING:
             return 0
@@ -169,14 +181,14 @@ class Autoscaler:
         return self._shrink(sample, by_memory)
 
     def _demand(self, sample: Sample) -> tuple[int, str]:
-        busy, standing = self._load.busy, self._standing(sample.now)
+        busy, standing = self._load.busy, self._standing
         wanted, reason = _ceil(busy / USE), f"{busy:.1f} of {self.target} busy on average"
         if busy <= HOT * self.target:
             wanted = min(wanted, self.target)
         work = standing * self._job_length(sample) if standing else 0.0
         if work > CALM * self._latency * self.target:
             extra = min(standing, work / self._latency)
-            backlog = _ceil((sample.busy + extra) / USE)
+            backlog = _ceil((sample.busy + sample.idle + extra) / USE)
             if backlog >= wanted:
                 wanted, reason = backlog, self._backlog_reason(sample, standing, backlog)
         return wanted, reason
@@ -279,40 +291,37 @@ class _Load:
     saturated: bool = False
     cores: float = 1.0  # what we can have
 
-    def learn(self, before: Sample, after: Sample) -> None:
-        """Learn from the time between two samples."""
-        seconds = after.now - before.now
+    def learn(self, before: Sample, after: Sample, *, backlog: bool) -> None:
+        """Learn from the time between two samples; `backlog`: more waited all the time."""
+        seconds, jobs = after.now - before.now, after.completed - before.completed
         busy = _rise(before.busy_seconds, after.busy_seconds)
-        mean = after.busy if busy is None else busy / seconds
-        staying = after.busy + after.idle + after.booting
-        self.busy += 0.3 * (min(mean, staying) - self.busy)
-        self._learn_service(before, after)
-        self._learn_cpu(before, after, busy or 0.0)
-
-    def _learn_service(self, before: Sample, after: Sample) -> None:
-        jobs, served = after.completed - before.completed, _rise(before.served, after.served)
+        served = _rise(before.served, after.served)
+        ready = min(before.busy + before.idle, after.busy + after.idle)
+        if backlog and jobs > SHORT * ready * seconds:
+            # Nobody was idle, only claiming, which is most of the work for a short job.
+            busy = served = max(busy or 0.0, ready * seconds)
         if jobs > 0 and served is not None:
             self.service = _blend(self.service, served / jobs, min(1.0, 0.2 + 0.05 * jobs))
+        mean = after.busy if busy is None else busy / seconds
+        self.busy += 0.3 * (min(mean, after.busy + after.idle + after.booting) - self.busy)
+        self._learn_cpu(before, after, busy or 0.0)
 
     def _learn_cpu(self, before: Sample, after: Sample, busy: float) -> None:
-        seconds = after.now - before.now
+        seconds, cores = after.now - before.now, after.cores
         used = (_rise(before.cpu_used, after.cpu_used) or 0.0) / seconds
-        self.saturated, self.cores = used >= SATURATED * after.cores, after.cores
         run, wait = _rise(before.run, after.run), _rise(before.wait, after.wait)
-        if run is None or wait is None or busy <= 0.05 * seconds:
-            return
-        # Of the time in which it got what it wanted: a share of the whole would shrink with every
-        # worker that is added, and so would the reason to stop.
-        content = max(run, busy - wait, 0.001)
-        self.cpu = _blend(self.cpu, run / content, 0.5)
-        pressed = min(1.0, (_rise(before.pressure, after.pressure) or 0.0) / seconds)
-        if pressed >= STARVED_PRESSURE and wait >= STARVED_WAIT * busy:
-            self._learn_of_neighbours(used / pressed, after.cores)
-
-    def _learn_of_neighbours(self, got: float, cores: float) -> None:
-        """See that we `got` few cores while we wanted more: somebody else has the rest."""
-        if got < SATURATED * cores:
-            self.saturated, self.cores = True, min(cores, max(1.0, got))
+        self.saturated = used >= SATURATED * cores
+        if run is not None and wait is not None and busy > 0.05 * seconds:
+            # Of the time in which it did not wait for a core: a share of the whole would shrink
+            # with every worker that is added, and so would the reason to stop.
+            self.cpu = _blend(self.cpu, run / max(run, busy - wait, 0.001), 0.5)
+            pressed = min(1.0, (_rise(before.pressure, after.pressure) or 0.0) / seconds)
+            starved = pressed >= STARVED_PRESSURE and wait >= STARVED_WAIT * busy
+            if starved and used < SATURATED * pressed * cores:
+                # While we wanted more, we did not have them all: neighbours do.
+                self.saturated, cores = True, min(cores, max(1.0, used / pressed))
+        others = (_rise(before.others, after.others) or 0.0) / seconds
+        self.cores = max(cores / after.pools, cores - others)
 
 
 @dataclass(slots=True)

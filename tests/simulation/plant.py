@@ -195,6 +195,10 @@ class Pool:
         return sum(self._staying.values())
 
     @property
+    def _beside(self) -> list["Pool"]:
+        return [one for one in self.world.pools if one.machine is self.machine and one is not self]
+
+    @property
     def memory(self) -> int:
         """Return the bytes in use: a worker that boots owns nothing yet."""
         ready = sum(worker.state is not State.BOOT for worker in self.workers)
@@ -215,7 +219,9 @@ class Pool:
             completed=self.completed,
             age=now - self._began / jobs if jobs else 0.0,
             cores=self.machine.cores,
+            pools=len(self._beside) + 1,
             cpu_used=self.machine.used,
+            others=sum(pool.run for pool in self._beside),
             run=self.run,
             wait=self.wait,
             pressure=self.machine.pressed,

@@ -4,6 +4,7 @@ What depends on chance is lived through with several seeds, and with many before
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
@@ -11,14 +12,16 @@ import pytest
 
 from forkresque.policy.autoscale import Autoscaler
 from forkresque.policy.births import Births
-from tests.simulation.plant import Machine, Pool, Queue, World
+from tests.simulation.plant import Job, Machine, Pool, Queue, World
 from tests.simulation.workloads import (
     MIB,
     SCENARIOS,
+    Coming,
     Scenario,
     build,
     burst,
     change,
+    cpu,
     io,
     last_start,
     percentile,
@@ -292,7 +295,7 @@ def test_when_nothing_is_known_of_the_jobs_it_doubles() -> None:
 
 @several
 def test_jobs_that_get_a_hundred_times_longer_get_their_workers(seeds: range) -> None:
-    def coming(chance: Random) -> list:  # type: ignore[type-arg]
+    def coming(chance: Random) -> Coming:
         return poisson(30, 0, 60, lambda: io(0.02), chance) + poisson(
             30, 60, 120, lambda: io(2.0), chance
         )
@@ -306,7 +309,7 @@ def test_jobs_that_get_a_hundred_times_longer_get_their_workers(seeds: range) ->
 
 @several
 def test_jobs_that_get_a_hundred_times_shorter_do_not_call_for_more(seeds: range) -> None:
-    def coming(chance: Random) -> list:  # type: ignore[type-arg]
+    def coming(chance: Random) -> Coming:
         return poisson(1, 0, 120, lambda: io(10.0), chance) + poisson(
             20, 120, 240, lambda: io(0.1), chance
         )
@@ -346,3 +349,87 @@ def test_ten_minutes_of_suspension_cost_one_decision(moment: float) -> None:
     assert reversals(slept) == reversals(plain)
     assert last_start(slept) <= last_start(plain) + 2
     assert sizes(slept)[-1] == 2
+
+
+# -- pools on the same cores -------------------------------------------------------------------
+
+
+def side_by_side(*workloads: Callable[[Random], Coming], cores: float, seed: int) -> list[Pool]:
+    """Return pools of one to sixteen workers on one machine, each with its queue."""
+    world, machine, pools = World(), Machine(cores), []
+    for coming in workloads:
+        queue, births = Queue(), Births(1)
+        pools.append(Pool(world, machine, queue, Autoscaler(1, 16), least=1, births=births))
+        world.feed(queue, coming(Random(seed)))
+    return pools
+
+
+def test_two_cpu_bursts_share_the_cores() -> None:
+    pools = side_by_side(
+        lambda _: burst(10.0, 400, cpu(1.0)),
+        lambda _: burst(40.0, 100, cpu(1.0)),
+        cores=4.0,
+        seed=0,
+    )
+    pools[0].world.run(150.0)
+    together = [x + y for x, y in zip(*(sizes(pool, 75, 85) for pool in pools), strict=True)]
+
+    assert sizes(pools[0], 30)[0] == 5
+    assert max(together) <= math.ceil(1.25 * 4) + 1
+    assert min(sizes(pools[1], 75, 85)) >= 2
+    assert not pools[0].queue.jobs
+    assert not pools[1].queue.jobs
+
+
+def test_cpu_jobs_beside_do_not_stop_an_io_pool_from_growing() -> None:
+    pools = side_by_side(
+        lambda _: burst(10.0, 400, cpu(1.0)), lambda _: burst(20.0, 400, io(1.0)), cores=4.0, seed=0
+    )
+    pools[0].world.run(60.0)
+
+    assert max(sizes(pools[0])) <= 6
+    assert sizes(pools[1], 30)[0] == 16
+
+
+# -- a small pool on two cores, with jobs of 10 ms to 1 s --------------------------------------
+
+
+def small(rate: float, kind: Callable[[float], Job], least: int) -> Scenario:
+    def coming(chance: Random) -> Coming:
+        return poisson(rate, 0, 600, lambda: kind(0.01 * 100 ** chance.random()), chance)
+
+    return Scenario("a small pool", coming, 600.0, least=least, most=8, cores=2.0)
+
+
+MEAN = 0.215  # seconds a job, in the logarithm evenly between 10 ms and 1 s
+
+
+@pytest.mark.parametrize("least", [1, 2])
+@pytest.mark.parametrize("rate", [0.5, 2, 8, 15])
+@pytest.mark.parametrize("seeds", sized(range(2), range(50)))
+def test_a_small_pool_serves_io_jobs_soon_and_stands_still(
+    seeds: range, rate: float, least: int
+) -> None:
+    for seed in seeds:
+        pool = build(small(rate, lambda seconds: io(seconds, cpu=0.002), least), seed=seed)
+        pool.world.run(600.0)
+
+        assert percentile(waits(pool), 0.95) <= 0.6
+        assert sum(sizes(pool)) / len(sizes(pool)) <= max(2, 1.8 * rate * MEAN + 1)
+        assert reversals(pool) <= 10
+        assert pool.busy_retired == 0
+
+
+@pytest.mark.parametrize("rate", [0.5, 5, 8, 30])
+@pytest.mark.parametrize("seeds", sized(range(2), range(50)))
+def test_a_small_pool_of_cpu_jobs_has_three_workers_for_two_cores(
+    seeds: range, rate: float
+) -> None:
+    for seed in seeds:
+        pool = build(small(rate, cpu, 1), seed=seed)
+        pool.world.run(600.0)
+
+        assert max(sizes(pool)) <= 3
+        assert pool.machine.used >= min(0.95, 0.9 * rate * MEAN / 2) * 2 * 590
+        assert reversals(pool) <= 10
+        assert pool.busy_retired == 0

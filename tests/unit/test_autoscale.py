@@ -23,7 +23,7 @@ class Watch:
     """A controller that is shown the same picture again and again, a quarter second apart.
 
     The counters follow from the picture: jobs of `job` seconds that want `cpu` cores and wait
-    for `queueing` more, and `others` cores used by what is not ours.
+    for `queueing` more, and `others` cores used by other pools.
     """
 
     def __init__(self, least: int, most: int, *, now: float = 1000.0) -> None:
@@ -44,6 +44,7 @@ class Watch:
             served=old.served + busy,
             completed=old.completed + round(busy / self.job),
             cpu_used=old.cpu_used + busy * self.cpu + by * self.others,
+            others=old.others + by * self.others,
             run=None if old.run is None else old.run + busy * self.cpu,
             wait=None if old.wait is None else old.wait + busy * self.queueing,
             pressure=(old.pressure or 0.0) + by * self.pressure,
@@ -187,6 +188,49 @@ def test_too_many_for_the_cores_leave_after_their_job() -> None:
     decisions = watch.over(CPU_PATIENCE + 2)
 
     assert decisions == [Decision(18, "2 cores used up, good for 3", retire_busy=True)]
+
+
+def test_one_busy_job_on_free_cores_sends_nobody_away() -> None:
+    watch = Watch(1, 32)
+    watch.scaler.target = 20
+    watch.cpu = 1.0
+    watch.show(waiting=0, busy=1, idle=19, cores=4.0)
+
+    assert watch.over(CPU_PATIENCE + 10) == []
+
+
+def test_pools_on_the_same_cores_leave_each_other_an_equal_part() -> None:
+    watch = Watch(1, 32)
+    watch.cpu, watch.queueing, watch.pressure, watch.others = 0.5, 0.5, 1.0, 3.5
+    watch.show(waiting=1000, busy=1, idle=0, cores=4.0, pools=2)
+
+    watch.until(lambda: watch.scaler.target == 3, 10)
+    assert watch.over(10) == []
+
+
+def test_what_other_pools_leave_is_free_for_the_taking() -> None:
+    watch = Watch(1, 32)
+    watch.cpu, watch.others = 1.0, 0.5
+    watch.show(waiting=1000, busy=1, idle=0, cores=4.0, pools=2)
+
+    watch.until(lambda: watch.scaler.target == 5, 10)
+
+
+def test_the_claims_between_short_jobs_count_as_work() -> None:
+    scaler, sample = Autoscaler(1, 8), Sample(now=0.0, waiting=50_000, busy=0, idle=1, booting=0)
+    found = []
+
+    for _ in range(16):  # 4,000 jobs of 20 us a second: 92 % of the time goes into claiming them
+        sample = replace(
+            sample,
+            now=sample.now + 0.25,
+            busy_seconds=sample.busy_seconds + 0.02,
+            served=sample.served + 0.02,
+            completed=sample.completed + 1000,
+        )
+        found.append(scaler.step(sample))
+
+    assert any(found)
 
 
 def test_many_that_wake_together_do_not_lack_cores() -> None:
