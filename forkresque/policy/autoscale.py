@@ -41,7 +41,7 @@ _KEPT = round(LONGEST_WINDOW / PERIOD)  # values of a window
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes: the limit, what is in use below it, and what one worker owns alone, on average."""
+    """Bytes: the limit, above 0; the use of it; what one worker owns alone, on average."""
 
     limit: int
     used: int
@@ -53,7 +53,8 @@ class Sample:
     """What is known of one pool at one moment; counters are seconds since whenever.
 
     A counter that goes backwards, as sums over workers do when one dies, teaches nothing for
-    that second. Workers that were asked to leave are in the counters, but not in the counts.
+    that second. Workers that were asked to leave are in the counters, but not among `busy`,
+    `idle` and `booting`.
     """
 
     now: float  # monotonic
@@ -61,6 +62,7 @@ class Sample:
     busy: int
     idle: int
     booting: int
+    leaving: int = 0  # in their last job
     held: bool = False  # paused, draining, or children do not boot: change nothing
     share: float = 1.0  # own workers in all workers of these queues, other hosts included
 
@@ -92,12 +94,15 @@ class Autoscaler:
     """The size of one pool, between `least` and `most` workers.
 
     It starts with `target` workers, if there are some already, or else with the least. A standing
-    queue should be cleared in `target_latency` seconds.
+    queue should be cleared in `target_latency` seconds. Raises ValueError for bounds or a latency
+    that cannot be.
     """
 
     def __init__(
         self, least: int, most: int, target_latency: float = 5.0, *, target: int = 0
     ) -> None:
+        if target_latency <= 0:
+            raise ValueError(f"the target latency must be more than 0 s, got {target_latency:g}")
         self._latency = target_latency
         self._load = _Load()
         self._base: Sample | None = None  # the sample at the last decision
@@ -113,8 +118,7 @@ class Autoscaler:
     def resize(self, least: int, most: int) -> None:
         """Move the bounds. A target outside goes to the nearer one, at once.
 
-        Raises:
-            ValueError: they are not 1 <= `least` <= `most`.
+        Raises ValueError if they are not 1 <= `least` <= `most`.
         """
         if not 1 <= least <= most:
             raise ValueError(f"a pool needs 1 <= min <= max workers, got {least} and {most}")
@@ -302,8 +306,8 @@ class _Load:
             busy = served = max(busy or 0.0, ready * seconds)
         if jobs > 0 and served is not None:
             self.service = _blend(self.service, served / jobs, min(1.0, 0.2 + 0.05 * jobs))
-        mean = after.busy if busy is None else busy / seconds
-        self.busy += 0.3 * (min(mean, after.busy + after.idle + after.booting) - self.busy)
+        mean = after.busy if busy is None else max(0.0, busy / seconds - after.leaving)
+        self.busy += 0.3 * (mean - self.busy)
         self._learn_cpu(before, after, busy or 0.0)
 
     def _learn_cpu(self, before: Sample, after: Sample, busy: float) -> None:

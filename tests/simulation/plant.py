@@ -212,6 +212,7 @@ class Pool:
             busy=self._staying[State.BUSY],
             idle=self._staying[State.IDLE],
             booting=self._staying[State.BOOT],
+            leaving=jobs - self._staying[State.BUSY],
             held=self.paused or (self.births is not None and self.births.broken),
             share=self.queue.share(self),
             busy_seconds=self.busy_seconds,

@@ -38,7 +38,8 @@ moments = st.builds(
     jobs=st.sampled_from([0, 0, 1, 5, 5000, -7]),
     age=st.sampled_from([0.0, 0.1, 30.0]),
     cores=st.sampled_from([0.2, 1.0, 2.0, 64.0]),
-    memory=st.none() | st.none() | st.builds(Memory, *[st.integers(0, 10**9)] * 3),
+    memory=st.none()
+    | st.builds(Memory, st.integers(1, 10**9), st.integers(0, 10**9), st.integers(0, 10**9)),
     bounds=st.sampled_from([None] * 19 + [(1, 1), (2, 5), (8, 80)]),
 )
 # Most of the time nothing changes: each moment lasts for some samples.

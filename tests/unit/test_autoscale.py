@@ -217,7 +217,7 @@ def test_what_other_pools_leave_is_free_for_the_taking() -> None:
 
 
 def test_the_claims_between_short_jobs_count_as_work() -> None:
-    scaler, sample = Autoscaler(1, 8), Sample(now=0.0, waiting=50_000, busy=0, idle=1, booting=0)
+    scaler, sample = Autoscaler(1, 8), Sample(now=0.0, waiting=20_000, busy=0, idle=1, booting=0)
     found = []
 
     for _ in range(16):  # 4,000 jobs of 20 us a second: 92 % of the time goes into claiming them
@@ -235,7 +235,7 @@ def test_the_claims_between_short_jobs_count_as_work() -> None:
 
 def test_many_that_wake_together_do_not_lack_cores() -> None:
     watch = Watch(8, 64)
-    watch.cpu, watch.queueing, watch.pressure = 0.008, 0.1, 0.1
+    watch.cpu, watch.queueing, watch.pressure = 0.008, 0.3, 0.3
     watch.show(waiting=1000, busy=8, idle=0, cores=4.0)
 
     watch.until(lambda: watch.scaler.target == 64, 10)
@@ -279,6 +279,104 @@ def test_full_memory_lets_idle_workers_go_at_once() -> None:
     decisions = watch.over(2)
 
     assert decisions == [Decision(17, "memory at 96%")]
+
+
+def test_a_growth_soon_after_a_shrink_doubles_the_patience_with_the_next() -> None:
+    watch = Watch(2, 32)
+    watch.scaler.target = 10
+    watch.show(busy=2, idle=8)
+    watch.until(lambda: watch.scaler.target == 9, DOWN_WINDOW + 2)
+    watch.show(waiting=100)
+    watch.until(lambda: watch.scaler.target > 9, 5)
+    watch.show(waiting=0, busy=2, idle=watch.scaler.target - 2)
+
+    assert watch.over(2 * DOWN_WINDOW - 2) == []
+    assert "for 60 s" in watch.over(12)[0].reason
+
+
+def test_nearly_all_busy_is_no_reason_to_grow_and_all_busy_is() -> None:
+    watch = Watch(20, 32)
+    watch.show(busy=17, idle=3)
+    assert watch.over(60) == []
+
+    decision = watch.show(busy=20, idle=0).over(10)[0]
+
+    assert decision.target > 20
+    assert "busy on average" in decision.reason
+
+
+def test_those_that_leave_after_their_job_do_not_count_as_busy() -> None:
+    watch = Watch(4, 32)
+    watch.show(busy=1, idle=3, leaving=10)
+
+    for _ in range(80):
+        watch.show(busy_seconds=watch.sample.busy_seconds + 10 * 0.25)
+        assert watch.tick() is None
+
+
+def test_of_a_queue_with_other_masters_only_the_own_share_counts() -> None:
+    watch = Watch(2, 32)
+    watch.show(waiting=10, busy=1, idle=1, share=0.1)
+
+    assert watch.over(10) == []
+    assert watch.show(share=1.0).over(2)
+
+
+def test_a_young_worker_is_expected_to_own_more_one_day() -> None:
+    watch = Watch(4, 64)
+    watch.show(waiting=1000, busy=4, idle=0, memory=Memory(1000 * MIB, 880 * MIB, 1))
+
+    watch.until(lambda: watch.scaler.target == 6, 2)
+    watch.show(memory=Memory(1000 * MIB, 900 * MIB, 1))
+    assert watch.over(10) == []
+
+
+def test_what_neighbours_leave_is_what_we_get_while_we_want_more() -> None:
+    watch = Watch(1, 64)
+    watch.scaler.target = 8
+    watch.cpu, watch.queueing, watch.pressure = 0.25, 0.75, 1.0
+    watch.show(waiting=1000, busy=8, idle=0, cores=4.0)
+
+    assert watch.over(CPU_PATIENCE + 2)[0].reason == "2 cores used up, good for 3"
+
+
+def test_workers_that_jostle_now_and_then_have_no_such_neighbours() -> None:
+    watch = Watch(8, 64)
+    watch.cpu, watch.queueing, watch.pressure = 0.2, 0.3, 0.3
+    watch.show(waiting=1000, busy=8, idle=0, cores=4.0)
+
+    watch.until(lambda: watch.scaler.target == 18, 10)
+
+
+def test_neighbours_that_take_all_leave_us_one_core_to_ask_for() -> None:
+    watch = Watch(1, 64)
+    watch.scaler.target = 10
+    watch.cpu, watch.queueing, watch.pressure = 0.01, 0.99, 1.0
+    watch.show(waiting=1000, busy=10, idle=0, cores=4.0)
+
+    assert watch.over(CPU_PATIENCE + 2)[0].reason == "1 core used up, good for 2"
+
+
+def test_counters_that_go_backwards_teach_nothing() -> None:
+    watch = Watch(2, 64)
+    watch.cpu = 1.0
+    watch.show(waiting=1000, busy=2, idle=0, cores=4.0)
+    watch.until(lambda: watch.scaler.target == 5, 10)
+
+    for _ in range(20):
+        watch.show(busy_seconds=0.0, served=0.0, completed=0, run=0.0, wait=0.0, cpu_used=0.0)
+        assert watch.over(1.0) == []
+
+
+def test_a_pool_that_is_there_already_keeps_its_size() -> None:
+    assert Autoscaler(2, 8, target=6).target == 6
+    assert Autoscaler(2, 8, target=60).target == 8
+
+
+@pytest.mark.parametrize("latency", [0.0, -1.0])
+def test_a_latency_that_cannot_be_is_refused(latency: float) -> None:
+    with pytest.raises(ValueError, match=f"got {latency:g}"):
+        Autoscaler(1, 2, latency)
 
 
 @pytest.mark.parametrize(("least", "most"), [(0, 4), (5, 4), (-1, -1), (1, 0)])
