@@ -294,6 +294,19 @@ def test_a_growth_soon_after_a_shrink_doubles_the_patience_with_the_next() -> No
     assert "for 60 s" in watch.over(12)[0].reason
 
 
+def test_ten_minutes_without_a_mistake_halve_the_patience_again() -> None:
+    watch = Watch(2, 32)
+    watch.scaler.target = 10
+    watch.show(busy=2, idle=8)
+    watch.until(lambda: watch.scaler.target == 9, DOWN_WINDOW + 2)
+    watch.show(waiting=100)
+    watch.until(lambda: watch.scaler.target == 18, 5)
+    watch.show(waiting=0, busy=15, idle=3)
+    assert watch.over(700) == []
+
+    assert "for 30 s" in watch.show(busy=2, idle=16).over(DOWN_WINDOW + 20)[0].reason
+
+
 def test_nearly_all_busy_is_no_reason_to_grow_and_all_busy_is() -> None:
     watch = Watch(20, 32)
     watch.show(busy=17, idle=3)
@@ -346,6 +359,14 @@ def test_workers_that_jostle_now_and_then_have_no_such_neighbours() -> None:
     watch.show(waiting=1000, busy=8, idle=0, cores=4.0)
 
     watch.until(lambda: watch.scaler.target == 18, 10)
+
+
+def test_workers_in_step_that_fill_the_cores_by_turns_have_no_such_neighbours() -> None:
+    watch = Watch(8, 64)
+    watch.cpu, watch.queueing, watch.pressure = 0.33, 0.33, 0.66
+    watch.show(waiting=1000, busy=8, idle=0, cores=4.0)
+
+    watch.until(lambda: watch.scaler.target >= 10, 10)
 
 
 def test_neighbours_that_take_all_leave_us_one_core_to_ask_for() -> None:
