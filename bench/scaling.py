@@ -21,7 +21,6 @@ wait included; `peak` and `mean` count workers; `turns` are changes of direction
 import argparse
 import json
 import platform
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -92,11 +91,6 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if value >= 100 or value == round(value) else f"{value:.2g}"
 
 
-def _commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.check_output(command, cwd=support.ROOT, text=True).strip()
-
-
 def main() -> None:
     """Run and tell."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -119,7 +113,7 @@ def main() -> None:
     if options.write:
         report = {
             "what": f"a simulation: python bench/scaling.py --seeds {options.seeds} --write",
-            "commit": _commit(),
+            "units": "seconds; workers; memory in GiB; medians over the seeds",
             "python": platform.python_version(),
             "scenarios": {name: {"what": SCENARIOS[name].what, **found[name]} for name in found},
         }

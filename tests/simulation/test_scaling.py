@@ -13,6 +13,7 @@ import pytest
 from forkresque.policy.autoscale import Autoscaler
 from forkresque.policy.births import Births
 from tests.simulation.plant import Job, Machine, Pool, Queue, World
+from tests.simulation.rivals import RIVALS, NodeResque, Rule
 from tests.simulation.workloads import (
     MIB,
     SCENARIOS,
@@ -433,3 +434,16 @@ def test_a_small_pool_of_cpu_jobs_has_three_workers_for_two_cores(
         assert pool.machine.used >= min(0.95, 0.9 * rate * MEAN / 2) * 2 * 590
         assert reversals(pool) <= 10
         assert pool.busy_retired == 0
+
+
+# -- the rivals of bench/scaling.py ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RIVALS, ids=lambda rule: rule.__name__)
+def test_a_rival_lives_in_the_same_plant_within_the_same_bounds(rule: type[Rule]) -> None:
+    pool = simulate("quota", rule(2, 64))
+
+    assert max(sizes(pool)) > 2 or rule is NodeResque
+    assert min(sizes(pool)) >= 2
+    assert max(sizes(pool)) <= 64
+    assert pool.completed == 150
