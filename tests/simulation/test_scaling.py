@@ -415,8 +415,8 @@ def test_a_small_pool_serves_io_jobs_soon_and_stands_still(
         pool = build(small(rate, lambda seconds: io(seconds, cpu=0.002), least), seed=seed)
         pool.world.run(600.0)
 
-        assert percentile(waits(pool), 0.95) <= 0.6
-        assert sum(sizes(pool)) / len(sizes(pool)) <= max(2, 1.8 * rate * MEAN + 1)
+        assert percentile(waits(pool), 0.95) <= 1.0
+        assert sum(sizes(pool)) / len(sizes(pool)) <= 1.8 * rate * MEAN + 2
         assert reversals(pool) <= 10
         assert pool.busy_retired == 0
 
