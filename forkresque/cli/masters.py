@@ -3,9 +3,21 @@
 from pathlib import Path
 from typing import Any
 
+import click
+
+from forkresque.cli.parameters import declared
 from forkresque.cli.session import Session
 from forkresque.errors import ControlError
+from forkresque.options import SupervisorOptions
 from forkresque.supervisor import control
+
+
+def which_master() -> list[click.Parameter]:
+    """Return the parameters that say which local master is meant."""
+    return [
+        click.Option(["--pid"], type=int, metavar="N", help="The local master with this pid."),
+        *declared(SupervisorOptions, only=["control"]),
+    ]
 
 
 def local_sockets(session: Session) -> list[Path]:
@@ -42,10 +54,13 @@ def _status(socket: Path) -> dict[str, Any]:
     return control.ask(socket, "status")
 
 
-def statuses(session: Session) -> list[dict[str, Any]]:
-    """Return what each local master says of itself, or `socket` and `error` if it does not."""
+def statuses(session: Session, *, path: str | None = None) -> list[dict[str, Any]]:
+    """Return what each local master says of itself, or `socket` and `error` if it does not.
+
+    With `path`, only the master behind that socket is asked.
+    """
     found = []
-    for socket in local_sockets(session):
+    for socket in [Path(path)] if path else local_sockets(session):
         try:
             found.append({"socket": str(socket), **_status(socket)})
         except ControlError as error:

@@ -16,6 +16,8 @@ Cell = str | int | float
 
 _GAP = "  "
 _LEAST_WIDTH = 8  # of the last column, however narrow the terminal
+_WHOLE_SECONDS = 10  # from here on nobody reads tenths
+_FULL_UNIT, _NO_TENTHS = 999.5, 9.95  # `1.0K` and not `1000B`; `10M` and not `10.0M`
 _RAW_BYTE, _RAW_END = 0xDC80, 0xDCFF  # a byte that is no UTF-8, as `surrogateescape` keeps it
 
 
@@ -79,7 +81,7 @@ def columns(
     Lines longer than `width` are cut in the last column.
     """
     texts = [list(titles), *([_text(cell) for cell in row] for row in rows)]
-    widths = [max(map(_width, column)) for column in zip(*texts, strict=True)]
+    widths = [max(map(breadth, column)) for column in zip(*texts, strict=True)]
     right = [
         bool(rows) and not any(isinstance(row[at], str) for row in rows)
         for at in range(len(titles))
@@ -88,10 +90,10 @@ def columns(
         before = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
         widths[-1] = min(widths[-1], max(width - before, _LEAST_WIDTH))
         for row in texts:
-            row[-1] = _cut(row[-1], widths[-1])
+            row[-1] = cut(row[-1], widths[-1])
     return [
         _GAP.join(
-            _padded(text, size, right=numbers)
+            padded(text, size, right=numbers)
             for text, size, numbers in zip(row, widths, right, strict=True)
         ).rstrip()
         for row in texts
@@ -104,7 +106,7 @@ def _text(cell: Cell) -> str:
     return f"{cell:.1f}" if isinstance(cell, float) else str(cell)
 
 
-def _width(text: str) -> int:
+def breadth(text: str) -> int:
     """Return how many columns of a terminal `text` takes."""
     if text.isascii():
         return len(text)
@@ -117,17 +119,19 @@ def _character_width(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def _cut(text: str, width: int) -> str:
-    if _width(text) <= width:
+def cut(text: str, width: int) -> str:
+    """Return `text` in at most `width` columns of a terminal; `…` stands for what is left out."""
+    if breadth(text) <= width:
         return text
     text = text[:width]
-    while _width(text) >= width:
+    while breadth(text) >= width:
         text = text[:-1]
     return text + "…"
 
 
-def _padded(text: str, width: int, *, right: bool) -> str:
-    blanks = " " * (width - _width(text))
+def padded(text: str, width: int, *, right: bool) -> str:
+    """Return `text` with blanks up to `width` columns of a terminal, at the left if `right`."""
+    blanks = " " * (width - breadth(text))
     return blanks + text if right else text + blanks
 
 
@@ -140,6 +144,28 @@ def span(seconds: float) -> str:
         if count or parts or unit == "s":
             parts.append(f"{count}{unit}")
     return " ".join(parts[:2])
+
+
+def brief(seconds: float) -> str:
+    """Return a length of time in at most six characters: `0.4s`, `12s`, `3m12s`, `5h02m`, `12d`."""
+    whole = int(seconds)
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if days:
+        return f"{days}d"
+    if hours:
+        return f"{hours}h{minutes % 60:02}m"
+    if minutes:
+        return f"{minutes}m{whole % 60:02}s"
+    return f"{whole}s" if whole >= _WHOLE_SECONDS else f"{max(seconds, 0.0):.1f}s"
+
+
+def size(number: int) -> str:
+    """Return a number of bytes in at most five characters: `512B`, `1.5M`, `220M`, `3.2G`."""
+    value, units = float(number), iter("BKMGTPE")
+    unit = next(units)
+    while abs(value) >= _FULL_UNIT and unit != "E":
+        value, unit = value / 1024, next(units)
+    return f"{value:.0f}{unit}" if unit == "B" or abs(value) >= _NO_TENTHS else f"{value:.1f}{unit}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -28,6 +28,8 @@ COMMANDS = {
     "pause": "control",
     "resume": "control",
     "drain": "control",
+    "scale": "control",
+    "reload": "control",
     "config": "config",
 }
 

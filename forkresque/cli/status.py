@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from forkresque.app import Forkresque
-from forkresque.cli import output, queues, workers
+from forkresque.cli import output, queues, reports, workers
 from forkresque.cli.connecting import connected
 from forkresque.cli.masters import statuses
 from forkresque.cli.parameters import Command
@@ -15,7 +15,11 @@ from forkresque.errors import ExitCode, ForkresqueError, RedisRefused, RedisUnav
 from forkresque.protocol.connection import Target
 from forkresque.protocol.delayed import Delayed
 
-_NOT_READY = ("boot",)
+_SCALINGS = 5  # the latest of all pools
+_TITLES = (
+    *("PID", "POOL", "PHASE", "JOB S", "DONE", "FAILED", "BUSY S"),
+    *("CPU", "MEMORY", "AGE", "GEN", "JOB"),
+)
 
 
 @click.command(cls=Command)
@@ -23,25 +27,36 @@ _NOT_READY = ("boot",)
 @click.option(
     "--check",
     is_flag=True,
-    help="For probes: exit 1 if Redis is away or a master here has no ready worker.",
+    help="For probes: exit 1 if Redis is away or a master here is not ready, and say why.",
+)
+@click.option(
+    "--live",
+    is_flag=True,
+    help="For probes: exit 1 if no master answers here, whatever Redis and workers do.",
 )
 @pass_session
-def status(session: Session, *, local: bool, check: bool) -> None:
+def status(session: Session, *, local: bool, check: bool, live: bool) -> None:
     """Show what waits, who works, and the masters of this machine."""
+    if check and live:
+        raise click.UsageError("--check asks for more than --live: give one of them")
     masters = statuses(session)
-    redis, failure = (None, None) if local else _look(session)
+    redis, failure = (None, None) if local or live else _look(session)
     if session.json:
         output.document(redis=redis, masters=masters)
     else:
         _show(redis, masters)
-    problems = [str(failure)] if failure else []
-    if check:
-        problems += _unready(masters, wanted=local)
-        for problem in problems:
-            output.complain(problem)
-        click.get_current_context().exit(ExitCode.FAILED if problems else ExitCode.OK)
-    if failure:
+    if live:
+        _exit_with(silent(masters))
+    elif check:
+        _exit_with([*filter(None, [str(failure or "")]), *unready(masters, wanted=local)])
+    elif failure:
         raise failure
+
+
+def _exit_with(problems: list[str]) -> None:
+    for problem in problems:
+        output.complain(problem)
+    click.get_current_context().exit(ExitCode.FAILED if problems else ExitCode.OK)
 
 
 def _look(session: Session) -> tuple[dict[str, Any] | None, ForkresqueError | None]:
@@ -73,17 +88,36 @@ def _facts(app: Forkresque) -> dict[str, Any]:
     }
 
 
-def _unready(masters: list[dict[str, Any]], *, wanted: bool) -> list[str]:
-    """Return what is wrong with the masters here."""
-    if wanted and not masters:
+def silent(masters: list[dict[str, Any]]) -> list[str]:
+    """Return which masters do not answer, or that there is none."""
+    if not masters:
         return ["no master runs here"]
-    problems = []
+    return [_silence(master) for master in masters if "error" in master]
+
+
+def unready(masters: list[dict[str, Any]], *, wanted: bool) -> list[str]:
+    """Return what is wrong with the masters here; if one is `wanted`, also that there is none."""
+    problems = silent(masters) if masters or wanted else []
     for master in masters:
-        if "error" in master:
-            problems.append(f"the master at {master['socket']} does not answer: {master['error']}")
-        elif all(worker["phase"] in _NOT_READY for worker in master["workers"]):
-            problems.append(f"master {master['pid']} has no ready worker")
+        if "error" not in master and not master["ready"]:
+            problems += [f"master {master['pid']}: {why}" for why in _reasons(master)]
     return problems
+
+
+def _reasons(master: dict[str, Any]) -> list[str]:
+    """Return why a master is not ready."""
+    if master["draining"]:
+        return ["it drains"]
+    short = [
+        f"pool {pool['name']} has {ready} of at least {output.counted(pool['least'], 'worker')}"
+        for pool in master["pools"]
+        if (ready := pool["busy"] + pool["idle"]) < pool["least"]
+    ]
+    return [*master["trouble"], *short] or ["it is not ready"]
+
+
+def _silence(master: dict[str, Any]) -> str:
+    return f"the master at {master['socket']} does not answer: {master['error']}"
 
 
 def _show(redis: dict[str, Any] | None, masters: list[dict[str, Any]]) -> None:
@@ -92,7 +126,7 @@ def _show(redis: dict[str, Any] | None, masters: list[dict[str, Any]]) -> None:
         output.line()
     for master in masters:
         if "error" in master:
-            output.line(f"the master at {master['socket']} does not answer: {master['error']}")
+            output.line(_silence(master))
         else:
             _show_master(master)
     if not masters:
@@ -114,30 +148,47 @@ def _show_redis(redis: dict[str, Any]) -> None:
 
 
 def _show_master(master: dict[str, Any]) -> None:
-    states = [word for word in ("paused", "draining") if master[word]]
+    words = [*reports.states(master), "up " + output.span(master["uptime"])]
     output.line(
-        f"master {master['pid']}, {', '.join([*states, 'up ' + output.span(master['uptime'])])}, "
-        f"forkresque {master['version']}"
+        f"master {master['pid']}, {', '.join(words)}, "
+        f"forkresque {master['version']}, generation {master['generation']}"
     )
-    output.line(f"  queues {','.join(master['queues'])}")
+    for alarm in reports.alarms(master):
+        output.line(f"  trouble: {alarm}")
     if master["redis"]:  # not known to one that does not preload
         output.line(f"  Redis {master['redis']}, namespace {master['namespace']}")
-    output.line(f"  {len(master['workers'])} of {output.counted(master['wanted'], 'worker')}")
     clerk = master["clerk"]
     reach = "reaches Redis" if clerk["reached"] else "does not reach Redis"
     output.line(f"  clerk {clerk['pid']} {reach}, scheduler: {clerk['leads']}")
+    counts = [f"{name.replace('_', ' ')} {count}" for name, count in master["counters"].items()]
+    output.line(f"  since the start: {', '.join(counts)}")
+    output.line()
+    output.table(reports.POOL_TITLES, [reports.pool_cells(pool) for pool in master["pools"]])
+    for line in reports.scalings(master["pools"], _SCALINGS):
+        output.line(f"  scaled {line.lstrip()}")
+    _show_workers(master)
+
+
+def _show_workers(master: dict[str, Any]) -> None:
+    """Print what each worker does; jobs come last, for their names may be long."""
+    output.line()
     output.table(
-        ("PID", "PHASE", "JOB", "JOB S", "DONE", "FAILED", "BUSY S"),
+        _TITLES,
         [
             (
-                w["pid"],
-                w["phase"],
-                w["job"],
-                w["job_seconds"],
-                w["done"],
-                w["failed"],
-                w["busy_seconds"],
+                each["pid"],
+                reports.pool_name(master["pools"], each["pool"]),
+                each["phase"],
+                each["job_seconds"],
+                each["done"],
+                each["failed"],
+                each["busy_seconds"],
+                reports.cores(each["cpu"]),
+                reports.memory(each["memory"]),
+                output.brief(each["age"]),
+                each["generation"],
+                each["job"],
             )
-            for w in master["workers"]
+            for each in master["workers"]
         ],
     )
