@@ -21,6 +21,7 @@ COMMANDS = {
     "start": "start",
     "demo": "demo",
     "status": "status",
+    "top": "top",
     "enqueue": "enqueue",
     "queues": "queues",
     "workers": "workers",
