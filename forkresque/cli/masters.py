@@ -31,8 +31,14 @@ def local_sockets(session: Session) -> list[Path]:
 
 def one_master(session: Session, *, pid: int | None, path: str | None) -> tuple[Path, int]:
     """Return the socket and the pid of the one master that is meant. Raises ControlError."""
-    sockets = [Path(path)] if path else local_sockets(session)
-    masters = {int(_status(socket)["pid"]): socket for socket in sockets}
+    masters, mute = {}, None
+    for socket in [Path(path)] if path else local_sockets(session):
+        try:
+            masters[int(control.ask(socket, "status")["pid"])] = socket
+        except ControlError as error:
+            mute = error
+    if mute is not None and pid not in masters:  # it may be the one that is meant
+        raise mute
     pids = ", ".join(map(str, sorted(masters)))
     if pid is not None and pid not in masters:
         raise ControlError(
@@ -50,10 +56,6 @@ def one_master(session: Session, *, pid: int | None, path: str | None) -> tuple[
     return masters[pid], pid
 
 
-def _status(socket: Path) -> dict[str, Any]:
-    return control.ask(socket, "status")
-
-
 def statuses(session: Session, *, path: str | None = None) -> list[dict[str, Any]]:
     """Return what each local master says of itself, or `socket` and `error` if it does not.
 
@@ -62,7 +64,7 @@ def statuses(session: Session, *, path: str | None = None) -> list[dict[str, Any
     found = []
     for socket in [Path(path)] if path else local_sockets(session):
         try:
-            found.append({"socket": str(socket), **_status(socket)})
+            found.append({"socket": str(socket), **control.ask(socket, "status")})
         except ControlError as error:
             found.append({"socket": str(socket), "error": str(error)})
     return found

@@ -26,9 +26,15 @@ def alarms(report: Report) -> list[str]:
     """Return what somebody should look after, one line each."""
     found = [str(trouble) for trouble in report["trouble"]]
     if report["reload"]["state"] == "refused":
-        reason = report["reload"]["reason"].strip().splitlines() or ["no reason given"]
-        found.append(f"the new code was refused: {reason[-1]}")
+        found.append(f"the new code was refused: {_gist(report['reload']['reason'])}")
     return found
+
+
+def _gist(reason: str) -> str:
+    """Return the last line of a reason that is no hint: what a traceback ends with."""
+    lines = [line.strip() for line in reason.splitlines()]
+    telling = [line for line in lines if line and not line.startswith("hint: ")]
+    return telling[-1].removeprefix("error: ") if telling else "no reason given"
 
 
 def size_of(pool: Report) -> str:

@@ -137,6 +137,21 @@ def test_the_master_is_named_as_for_the_other_orders(cli: Cli, begin: Begin, run
     assert [asked for _, asked in one.asked] == [{"pool": "math", "by": 4}]
 
 
+def test_a_master_that_does_not_answer_keeps_nobody_from_another_that_is_named(
+    cli: Cli, begin: Begin, runtime: Path
+) -> None:
+    master = begin()
+    elsewhere = {"FORKRESQUE_CONTROL": str(runtime / "gone.sock")}
+
+    unnamed = cli("scale", "3", env=elsewhere)
+    named = cli("scale", "3", "--pid", str(os.getpid()), env=elsewhere)
+
+    assert unnamed.exit_code == ExitCode.FAILED
+    assert "no master answers at" in unnamed.stderr
+    assert named.exit_code == ExitCode.OK
+    assert len(master.asked) == 1
+
+
 # -- reload ----------------------------------------------------------------------------------
 
 
