@@ -22,7 +22,8 @@ from forkresque.supervisor.lockfile import LockFile
 _LONGEST = 4096  # bytes of a question
 _MOST_CLIENTS = 16
 _DEAF = 1.0  # seconds without new clients when there is no descriptor for one
-_PATIENCE = 5.0  # seconds a client waits for an answer
+_PATIENCE = 5  # seconds a client waits for an answer
+_TIMEVAL = struct.Struct("ll")
 _LONGEST_PATH = 100  # bytes; the kernel's limit for the address of a Unix socket is 108
 
 Answer = Callable[[str, dict[str, Any]], dict[str, Any]]
@@ -36,22 +37,30 @@ def runtime_directory(environ: Mapping[str, str]) -> Path:
 
 
 def sockets(directory: Path) -> list[Path]:
-    """Return the control sockets in `directory` behind which a master answers."""
-    found: list[Path] = []
+    """Return the control sockets in `directory` that a master holds, even if it hangs."""
     if not directory.is_dir() or directory.lstat().st_uid not in (0, os.getuid()):
-        return found  # nobody but this user may say where our masters are
-    for path in sorted(directory.glob("*.sock")):
-        with contextlib.suppress(ControlError):
-            ask(path, "status")
-            found.append(path)
-    return found
+        return []  # nobody but this user may say where our masters are
+    return [path for path in sorted(directory.glob("*.sock")) if _is_held(path)]
+
+
+def _is_held(path: Path) -> bool:
+    """Return whether a socket is a living master's; one that was killed leaves its own behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
+        try:
+            client.connect(str(path))
+        except OSError as error:
+            return isinstance(error, BlockingIOError)  # many wait for an answer already
+    return True
 
 
 def ask(path: Path, verb: str, **arguments: object) -> dict[str, Any]:
     """Have the master behind `path` carry out `verb`; return its state. Raises ControlError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         try:
-            client.settimeout(None)  # with a time limit, a full backlog is an error at once
+            # With `settimeout` a full backlog is an error at once; without any limit, a master
+            # that hangs holds whoever asks, for ever.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(_PATIENCE, 0))
             client.connect(str(path))
             client.settimeout(_PATIENCE)
             client.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")

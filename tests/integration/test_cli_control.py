@@ -5,11 +5,12 @@ The master is a fake, which answers at once what a true one would take its time 
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -387,6 +388,39 @@ def test_a_master_that_answers_is_alive_whatever_redis_and_workers_do(
 
     assert result.exit_code == ExitCode.OK
     assert result.stderr == ""
+
+
+@contextmanager
+def a_crowd(path: Path) -> Iterator[int]:
+    """Fill the queue of those who wait for a master's ear; yield how many there are."""
+    with ExitStack() as stack:
+        for number in range(1000):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            try:
+                client.connect(str(path))
+            except BlockingIOError:
+                yield number
+                return
+    raise AssertionError("there is room for everybody")
+
+
+def test_a_master_that_hangs_is_not_alive_and_holds_nobody(
+    cli: Cli, begin: Begin, runtime: Path
+) -> None:
+    master = begin()
+    master.freeze()
+    with a_crowd(master.path) as number:
+        result = cli("status", "--live")
+        assert number > 0
+    master.hear()
+
+    assert result.exit_code == ExitCode.FAILED
+    assert f"the master at {master.path} does not answer" in result.stderr
+    with socket.socket(socket.AF_UNIX) as crashed:  # it leaves a socket that nobody holds
+        crashed.bind(str(runtime / "forkresque" / "1.sock"))
+    wait_until(lambda: cli("status", "--live").exit_code == ExitCode.OK, "it to hear again")
+    assert len(told(cli("status", "--local", "--json"))["masters"]) == 1
 
 
 def test_no_master_is_not_alive(cli: Cli, runtime: Path) -> None:
