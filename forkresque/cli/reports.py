@@ -1,6 +1,6 @@
 """What a master's report says, in words and cells, for `status` and `top`. It asks nobody."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from forkresque.cli.output import Cell, brief, size
@@ -61,9 +61,15 @@ def scalings(pools: Iterable[Report], most: int) -> list[str]:
     ]
 
 
-def pool_name(pools: Sequence[Report], index: int) -> str:
-    """Return the name of the pool that a worker names by its number."""
-    return str(pools[index]["name"]) if 0 <= index < len(pools) else UNKNOWN
+def pool_of(pools: Iterable[Report], worker: Report) -> Report | None:
+    """Return a worker's pool, or None if a reload has abolished it."""
+    return next((pool for pool in pools if pool["index"] == worker["pool"]), None)
+
+
+def pool_name(pools: Iterable[Report], worker: Report) -> str:
+    """Return the name of a worker's pool."""
+    pool = pool_of(pools, worker)
+    return UNKNOWN if pool is None else str(pool["name"])
 
 
 def cores(used: float | None) -> str:

@@ -177,7 +177,7 @@ def _show_workers(master: dict[str, Any]) -> None:
         [
             (
                 each["pid"],
-                reports.pool_name(master["pools"], each["pool"]),
+                reports.pool_name(master["pools"], each),
                 each["phase"],
                 each["job_seconds"],
                 each["done"],

@@ -55,7 +55,7 @@ COLUMNS = (
         "pool",
         "POOL",
         4,
-        lambda worker, pools: cut(visible(reports.pool_name(pools, worker["pool"])), 12),
+        lambda worker, pools: cut(visible(reports.pool_name(pools, worker)), 12),
         lambda worker: worker["pool"],
         right=False,
     ),

@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.screen import ModalScreen, Screen
 from textual.widgets import DataTable, Footer, Static
 
-from forkresque.cli import top_rows
+from forkresque.cli import reports, top_rows
 from forkresque.cli.output import brief, visible
 from forkresque.cli.reports import Report
 from forkresque.cli.top_feed import Feed, Heard, Order
@@ -213,11 +213,10 @@ class TopScreen(Screen[None]):
         if self._report is None:
             return
         worker, pools = self._chosen(), self._report["pools"]
-        index = worker["pool"] if worker is not None else 0
-        if index < len(pools):
-            name = pools[index]["name"]
-            said = f"pool {name}: {'one more' if by > 0 else 'one fewer'}"
-            self._feed.give(Order("scale", said, {"pool": name, "by": by}))
+        pool = reports.pool_of(pools, worker) if worker is not None else next(iter(pools), None)
+        if pool is not None:
+            said = f"pool {pool['name']}: {'one more' if by > 0 else 'one fewer'}"
+            self._feed.give(Order("scale", said, {"pool": pool["name"], "by": by}))
 
     def action_reload(self) -> None:
         """Try the new code."""

@@ -96,6 +96,7 @@ def of_pools(
         depth = board.depths[index]
         told.append(
             {
+                "index": index,
                 "name": pool.name,
                 "queues": list(pool.queues),
                 "least": pool.least,

@@ -459,21 +459,26 @@ def test_on_a_terminal_it_draws_and_leaves_though_the_master_is_frozen(
 
 
 def test_once_prints_one_frame_with_rates(cli: Cli, master: FakeMaster) -> None:
-    master.report["workers"] = [worker(4101, cpu=0.1), worker(4102, cpu=0.9)]
-    more = [worker(4101, cpu=0.1, done=3), worker(4102, cpu=0.9)]
-    master.script = [{}, {}, {}, {"uptime": 102.0, "workers": more}]
+    idler = worker(4102, cpu=0.9)
+    master.script = [
+        {"uptime": 100.0 + 2 * look, "workers": [worker(4101, cpu=0.1, done=3 * look), idler]}
+        for look in range(10)
+    ]
 
     result = cli("top", "--once", "--interval", "0.1", "--sort", "cpu")
 
     assert result.exit_code == ExitCode.OK, result.output
     lines = result.stdout.splitlines()
-    assert lines[0].startswith(f"master {os.getpid()}: works; up 1m 42s")
+    assert lines[0].startswith(f"master {os.getpid()}: works; up 1m ")
     assert lines[2].startswith("1.5 jobs/s, 0.0 failed/s; ")
     assert [line.split()[1] for line in lines if " 12M " in line] == ["4102", "4101"]
 
 
 def test_json_is_one_document(cli: Cli, master: FakeMaster) -> None:
-    master.script = [{}, {}, {}, {"uptime": 102.0, "workers": [worker(2, done=1, age=1.0)]}]
+    master.script = [
+        {"uptime": 2.0 * look, "workers": [worker(2, done=look, age=2.0 * look)]}
+        for look in range(10)
+    ]
 
     result = cli("top", "--json", "--interval", "100ms")
 

@@ -57,9 +57,14 @@ def scaling(ago: float, before: int, after: int, reason: str) -> Report:
     return {"ago": ago, "before": before, "after": after, "reason": reason}
 
 
+def numbered(pools: list[Report]) -> list[Report]:
+    """Return pools with their numbers, which workers name."""
+    return [{"index": at, **one} for at, one in enumerate(pools)]
+
+
 def report(**changes: Any) -> Report:
     """Return the report of a healthy master with two workers that rest."""
-    return {
+    told: Report = {
         "pid": os.getpid(),
         "version": "1.2.3",
         "generation": 1,
@@ -93,6 +98,7 @@ def report(**changes: Any) -> Report:
             "fork_failures": 0,
         },
     } | changes
+    return told | {"pools": numbered(told["pools"])}
 
 
 class FakeMaster:
@@ -172,6 +178,7 @@ class FakeMaster:
             self.asked.append((verb, arguments))
         self.before.get(verb, lambda: None)()
         verbs[verb](arguments)
+        self.report["pools"] = numbered(self.report["pools"])
         return copy.deepcopy(self.report)
 
     def _status(self, _: Report) -> None:

@@ -149,13 +149,16 @@ def test_eighty_columns_hold_all_that_is_known_of_one_pool() -> None:
 
 
 def test_of_several_pools_each_worker_names_its_own() -> None:
-    two = report(pools=[pool("high"), pool("low")], workers=[worker(1, pool=1), worker(2, pool=9)])
+    abolished = 0  # by a reload; the others keep their numbers
+    pools = [pool("high", index=2), pool("low", index=1)]
+    workers = [worker(1, pool=1), worker(2, pool=2), worker(3, pool=abolished)]
+    two = report(pools=pools, workers=workers)
 
     shown = grid(two, Sorting("pid"), width=200)
 
     assert names(shown) == list(NAMES)
     at = NAMES.index("pool")
-    assert [row[at] for row in shown.rows] == ["low", "-"]
+    assert [row[at] for row in shown.rows] == ["low", "high", "-"]
 
 
 def test_a_narrow_terminal_leaves_out_what_matters_less() -> None:
