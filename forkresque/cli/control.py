@@ -162,7 +162,10 @@ def scale(
     A pool with a minimum and a maximum gets another maximum, and goes on to scale itself.
     """
     socket, number = one_master(session, pid=pid, path=control)
-    before = _pool(ask(socket, "status"), pool)
+    state = ask(socket, "status")
+    if state["draining"]:
+        raise ControlError(f"master {number} drains; it takes no more workers")
+    before = _pool(state, pool)
     after = _pool(ask(socket, "scale", pool=before["name"], **change), before["name"])
     if session.json:
         sizes = {

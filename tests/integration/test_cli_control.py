@@ -207,6 +207,16 @@ def test_a_reload_may_go_on_by_itself(cli: Cli, begin: Begin) -> None:
     assert [verb for verb, _ in master.asked] == ["reload", "reload"]
 
 
+def test_a_master_that_drains_does_not_scale(cli: Cli, begin: Begin) -> None:
+    master = begin(draining=True, ready=False)
+
+    result = cli("scale", "+1")
+
+    assert result.exit_code == ExitCode.FAILED
+    assert "drains; it takes no more workers" in result.stderr
+    assert master.asked == []
+
+
 @pytest.mark.parametrize("wait", ["--wait", "--no-wait"])
 def test_a_master_that_drains_does_not_reload(cli: Cli, begin: Begin, wait: str) -> None:
     begin(draining=True, ready=False)
