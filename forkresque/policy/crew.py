@@ -6,7 +6,7 @@ through a week of crashes in a millisecond.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from forkresque.policy.births import Births
@@ -206,8 +206,9 @@ class Crew:
         jobs in hand have to stop, because other hosts may take them.
         """
         actions: list[Action] = [*self._spawns(now, facts)]
-        actions += map(Dismiss, dict.fromkeys(self._partings(facts)))
-        actions += self._releases(facts)
+        parting = dict.fromkeys(self._partings(facts))
+        actions += map(Dismiss, parting)
+        actions += self._releases(facts, parting)
         for child in self.children.values():
             seen = facts[child.seat]
             if not late:
@@ -311,11 +312,12 @@ class Crew:
             if child.pool == index and child.dismissed and facts[child.seat].doing is not Doing.BOOT
         ]
 
-    def _releases(self, facts: Mapping[int, Facts]) -> Iterable[Release]:
+    def _releases(self, facts: Mapping[int, Facts], parting: Container[int]) -> Iterable[Release]:
         """Let held workers work, as far as a pool has places that nobody has, or has still."""
         for index, pool in enumerate(self.pools):
             staying = self.staying(index)
             held = [child for child in staying if child.held and not self._waits(child)]
+            held = [child for child in held if child.seat not in parting]
             held.sort(key=lambda child: (not child.ready, child.born_at))
             taken = sum(not child.held for child in staying) + len(self._leaving(index, facts))
             for child in held[: max(0, pool.target - taken)]:
