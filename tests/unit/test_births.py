@@ -98,3 +98,49 @@ def test_whatever_happens_the_next_fork_is_at_most_half_a_minute_away(seed: int)
         assert births.broken == (births.failures >= max(3, births.size / 2))
 
     assert longest > LONGEST_DELAY / 2
+
+
+def test_a_fork_that_the_kernel_refuses_makes_wait_and_is_no_failure() -> None:
+    births, pauses = Births(1), []
+
+    for second in range(12):
+        births.refused(float(second), jitter=1.0)
+        pauses.append(births.next_at - second)
+
+    assert pauses[:3] == pytest.approx([0.1, 0.2, 0.4])
+    assert pauses[-1] == LONGEST_DELAY
+    assert births.failures == 0
+    assert not births.broken
+    assert births.failing_since == math.inf
+
+
+def test_a_success_ends_the_wait_for_the_kernel() -> None:
+    births = Births(1)
+    births.refused(0.0, jitter=1.0)
+
+    births.succeeded()
+
+    assert births.allowed(0.0, booting=0)
+
+
+def test_the_clock_of_failure_starts_at_the_first_one_since_a_success() -> None:
+    births = Births(1)
+    assert births.failing_since == math.inf
+
+    births.failed(7.0, jitter=1.0)
+    births.failed(9.0, jitter=1.0)
+    assert births.failing_since == 7.0
+    births.succeeded()
+    assert births.failing_since == math.inf
+    births.failed(11.0, jitter=1.0)
+    assert births.failing_since == 11.0
+
+
+def test_a_pool_that_becomes_larger_needs_more_failures_to_break() -> None:
+    births = Births(2)
+    fail(births, 3)
+    assert births.broken
+
+    births.size = 20
+
+    assert not births.broken
