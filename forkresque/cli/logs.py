@@ -1,12 +1,21 @@
 """How logs look: a line for people on a terminal, a JSON object a line for programs elsewhere."""
 
+import contextlib
 import json
 import logging
+import os
+import select
+import stat
 import sys
 from datetime import UTC, datetime
 from typing import TextIO
 
 from forkresque.cli.output import visible
+
+# Whoever has these loggers must never wait: a master that does hears no signal, reaps nobody.
+_CANNOT_WAIT = {
+    f"forkresque.{name}" for name in ("master", "clerk", "scheduler", "pidfile", "notify")
+}
 
 
 class PlainFormatter(logging.Formatter):
@@ -45,10 +54,62 @@ def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     return "\n".join(parts)
 
 
+class StreamHandler(logging.StreamHandler[TextIO]):
+    """Writes to a stream; what master and clerk say is lost where that would have to wait.
+
+    A pipe whose reader stands still is full at some time, and a terminal may be stopped. Workers
+    wait like any program, since what jobs log is wanted. The next line that finds room tells how
+    many were lost.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lost = 0
+        self._outlet: int | None = None
+        with contextlib.suppress(OSError, ValueError):  # a stream without a file never blocks
+            self._outlet = _outlet(stream.fileno())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, or count it as lost."""
+        if self._outlet is None or record.name not in _CANNOT_WAIT:
+            super().emit(record)
+            return
+        try:
+            line = self.format(record) + self.terminator
+        except Exception:  # noqa: BLE001 - what logging itself does with a record that is wrong
+            self.handleError(record)
+            return
+        if self._lost:
+            line = f"({self._lost} lines before this one were lost: nobody read them)\n{line}"
+        is_gone = _write(self._outlet, line.encode(errors="backslashreplace"))
+        self._lost = 0 if is_gone else self._lost + 1
+
+
+def _write(number: int, line: bytes) -> bool:
+    """Write a line without waiting; return whether it is gone, be it only in part."""
+    try:
+        return bool(select.select([], [number], [], 0)[1] and os.write(number, line))
+    except (OSError, ValueError):
+        return False
+
+
+def _outlet(number: int) -> int:
+    """Return a descriptor for the same file that never blocks, or as good as never.
+
+    The flag belongs to the open file, which others share, so a pipe or a terminal is opened once
+    more. A file on a disk does not block, and opened twice it would be written over.
+    """
+    mode = os.fstat(number).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        with contextlib.suppress(OSError):  # it may be another user's
+            return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    return number
+
+
 def handler(stream: TextIO, *, form: str) -> logging.Handler:
     """Return a handler that writes to `stream`; `form` is plain, json or auto."""
     plain = form == "plain" or (form == "auto" and stream.isatty())
-    made = logging.StreamHandler(stream)
+    made = StreamHandler(stream)
     made.setFormatter(PlainFormatter() if plain else JsonFormatter())
     return made
 
