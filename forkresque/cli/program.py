@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import os
 import sys
 import traceback
 from typing import Any
@@ -88,7 +89,24 @@ def program() -> None:
 
 def main() -> None:
     """Run the command line. The console script and `python -m forkresque` call this."""
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal is no error
     program(prog_name="forkresque")
+
+
+def _open_what_is_closed() -> None:
+    """Have a standard input, output and error, if only the null device.
+
+    Whoever starts us may have closed them. Then the next files and sockets get their numbers,
+    and what is written for people goes into them.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115 - it lives as long as we do
