@@ -38,6 +38,8 @@ class Helm:
         self._options = options
         self._reload = reload
         self.ending = Ending()
+        # Asked now: of a terminal that was closed, nobody can tell any more that it was one.
+        self._on_terminal = sys.stdin is not None and sys.stdin.isatty()
         self.signals: dict[int, Callable[[], None]] = {
             signal.SIGTERM: self._on_term,
             signal.SIGINT: self._on_interrupt,
@@ -120,7 +122,7 @@ class Helm:
 
     def _on_hangup(self) -> None:
         """Reload; but drain when the terminal is gone from which this was started."""
-        if sys.stdin is not None and sys.stdin.isatty():
+        if self._on_terminal:
             self.stop(self.patience)
         else:
             self.reload()
