@@ -28,6 +28,7 @@ from forkresque.policy.pool import Pool
 from forkresque.policy.renewal import Renewal, room
 
 _SPARE = 2  # seats for the clerk and for one replacement; a watcher needs one more
+CLERK_SEAT = 0  # nobody else's: listeners know by it who speaks for all
 ABORT_GRACE = 2.0  # seconds from a job's soft end to the kill
 BOOKS_GRACE = 0.75  # seconds the clerk may take to settle the last deaths
 _DEAF_AFTER = 6.0  # seconds without a beat after which whoever is on call does not count
@@ -243,14 +244,15 @@ class Crew:
         return min((moment for moment in moments if moment > now), default=math.inf)
 
     def _spawns(self, now: float, facts: Mapping[int, Facts]) -> Iterable[Spawn]:
-        free = [seat for seat in range(self.seats) if seat not in self.children]
+        if self._is_missing(Kind.CLERK, now) and self._births[Kind.CLERK].allowed(now, booting=0):
+            yield Spawn(CLERK_SEAT, Kind.CLERK)
+        free = [seat for seat in range(CLERK_SEAT + 1, self.seats) if seat not in self.children]
         kept = 0
-        for kind in (Kind.CLERK, Kind.WATCHER):
-            if self._is_missing(kind, now):
-                if free and self._births[kind].allowed(now, booting=0):
-                    yield Spawn(free.pop(0), kind)
-                else:
-                    kept += 1  # a seat for it, as long as it has to wait
+        if self._is_missing(Kind.WATCHER, now):
+            if free and self._births[Kind.WATCHER].allowed(now, booting=0):
+                yield Spawn(free.pop(0), Kind.WATCHER)
+            else:
+                kept = 1  # a seat for it, as long as it has to wait
         for index, pool in enumerate(self.pools):
             booting = sum(not child.ready for child in self.staying(index))
             for replaces, reason in self._wishes(index, facts, now):
