@@ -60,7 +60,11 @@ def ask(path: Path, verb: str, **arguments: object) -> dict[str, Any]:
         try:
             # With `settimeout` a full backlog is an error at once; without any limit, a master
             # that hangs holds whoever asks, for ever.
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(_PATIENCE, 0))
+            client.setsockopt(
+                socket.SOL_SOCKET,
+                socket.SO_SNDTIMEO,
+                _TIMEVAL.pack(int(_PATIENCE), int(_PATIENCE % 1 * 1e6)),
+            )
             client.connect(str(path))
             client.settimeout(_PATIENCE)
             client.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")

@@ -181,7 +181,7 @@ def test_without_redis_a_pod_lives_but_is_not_ready(image: Run, tmp_path: Path) 
     unready = container.run(*CONTAINER["readinessProbe"]["exec"]["command"])
 
     assert unready.returncode == ExitCode.FAILED
-    assert "ready" in unready.stderr
+    assert "does not reach Redis" in unready.stderr
     container.send_signal(signal.SIGTERM)
     assert container.wait() == ExitCode.OK
 
