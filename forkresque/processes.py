@@ -15,12 +15,16 @@ def start_of(pid: int) -> int | None:
 
     A zombie counts as none: it runs nothing any more.
     """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return _start_by_psutil(pid) if not Path("/proc/self").exists() else None
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    state, start = _look(pid)
+    return None if state in (b"Z", b"X") else start
+
+
+def start_of_child(pid: int) -> int | None:
+    """Return the same for a child that was not reaped yet, though it be dead: it may have worked.
+
+    Its pid is nobody else's. None means that we could not look, for want of a descriptor.
+    """
+    return _look(pid)[1]
 
 
 def describe(pid: int) -> str:
@@ -46,6 +50,16 @@ def is_described_alive(described: str) -> bool:
     """Return whether a process described here is alive still."""
     pid, start = described.split(" ")[2:]
     return is_alive(int(pid), int(start))
+
+
+def _look(pid: int) -> tuple[bytes, int | None]:
+    """Return the state of a process, and when it started."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return b"", _start_by_psutil(pid) if not Path("/proc/self").exists() else None
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return fields[0], int(fields[19])
 
 
 def _start_by_psutil(pid: int) -> int | None:

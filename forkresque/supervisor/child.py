@@ -151,7 +151,7 @@ def _as_seen_by_parent(pid: int, pair: socket.socket, dump: int, seat: Seat) -> 
         os.setpgid(pid, pid)
     try:
         pidfd = _pidfd(pid)
-        start = processes.start_of(pid)
+        start = processes.start_of_child(pid)  # it may be dead by now
     except OSError:
         pidfd, start = None, None
     if start is None:  # out of descriptors, most likely: its death could not be settled
