@@ -7,6 +7,7 @@ import os
 import select
 import stat
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -66,8 +67,17 @@ class StreamHandler(logging.StreamHandler[TextIO]):
         super().__init__(stream)
         self._lost = 0
         self._outlet: int | None = None
+        self._shared: int | None = None  # the stream's own descriptor
         with contextlib.suppress(OSError, ValueError):  # a stream without a file never blocks
-            self._outlet = _outlet(stream.fileno())
+            self._shared = stream.fileno()
+            self._outlet = _outlet(self._shared)
+
+    def close(self) -> None:
+        """Let go of what was opened; the stream stays as it is."""
+        if self._outlet is not None and self._outlet != self._shared:
+            os.close(self._outlet)
+        self._outlet = None
+        super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record, or count it as lost."""
@@ -75,14 +85,21 @@ class StreamHandler(logging.StreamHandler[TextIO]):
             super().emit(record)
             return
         try:
-            line = self.format(record) + self.terminator
+            lines = [self.format(each) for each in (*self._missing(record), record)]
         except Exception:  # noqa: BLE001 - what logging itself does with a record that is wrong
             self.handleError(record)
             return
-        if self._lost:
-            line = f"({self._lost} lines before this one were lost: nobody read them)\n{line}"
-        is_gone = _write(self._outlet, line.encode(errors="backslashreplace"))
+        text = "".join(line + self.terminator for line in lines)
+        is_gone = _write(self._outlet, text.encode(errors="backslashreplace"))
         self._lost = 0 if is_gone else self._lost + 1
+
+    def _missing(self, record: logging.LogRecord) -> Iterator[logging.LogRecord]:
+        """Yield what tells of the lines that were lost before this record, if any were."""
+        if self._lost:
+            message = "%s lines before this one were lost: nobody read them"
+            yield logging.LogRecord(
+                record.name, logging.WARNING, record.pathname, 0, message, (self._lost,), None
+            )
 
 
 def _write(number: int, line: bytes) -> bool:
