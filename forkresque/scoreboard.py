@@ -82,6 +82,7 @@ class Books(_Block):
     promoted = _word(3, "Delayed jobs promoted.")
     recovered = _word(4, "Jobs of dead workers brought back or failed.")
     trusted_ns = _word(5, "Monotonic time until which no other host takes our jobs, 0: not known.")
+    refusals = _word(6, "How many of its duties Redis answers and refuses, at the last attempt.")
 
 
 class Depth(_Block):

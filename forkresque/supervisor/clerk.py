@@ -93,6 +93,7 @@ class Clerk:
         self._sampled_at = -math.inf
         self._has_been_in_touch = False
         self._leaving = False
+        self._refused: set[str] = set()  # duties that Redis answers and refuses
         self._renewal = Duty("lease", self._renew)
         self._funerals = Duty("deaths", self._settle_deaths)
         self._lookout = Duty("masters", self._look_around)
@@ -110,7 +111,7 @@ class Clerk:
         set_title("clerk")
         self._board.books.reached_ns = 0
         self._board.books.leads = 0
-        self._board.books.recovered = 0
+        self._board.books.recovered = self._board.books.refusals = 0
         for depth in self._board.depths:
             depth.seen_ns = depth.waiting = depth.standing_ns = 0
         send(self._inherited.pair, Ready())
@@ -156,6 +157,7 @@ class Clerk:
             pause = duty.backoff.next(jitter=os.urandom(1)[0] / 255)
         else:
             duty.backoff.reset()
+            self._note_refusal(duty, refused=False)
             if self._link.asked != asked:
                 self._in_touch()
         duty.due_at = time.monotonic() + pause
@@ -172,7 +174,12 @@ class Clerk:
             books.redials += 1  # connections that did not notice may be deaf
         self._has_been_in_touch = True
 
+    def _note_refusal(self, duty: Duty, *, refused: bool) -> None:
+        (self._refused.add if refused else self._refused.discard)(duty.name)
+        self._board.books.refusals = len(self._refused)
+
     def _lost_touch(self, duty: Duty, error: ForkresqueError) -> None:
+        self._note_refusal(duty, refused=isinstance(error, RedisRefused))
         if isinstance(error, RedisUnavailable):
             self._board.books.reached_ns = 0
             self._link.close()

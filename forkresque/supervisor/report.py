@@ -127,6 +127,8 @@ def troubles(crew: Crew, board: Scoreboard) -> list[str]:
     ]
     if not board.books.reached_ns:
         found.append("the clerk does not reach Redis")
+    if board.books.refusals:
+        found.append("Redis refuses what the clerk asks; its log has the reason")
     if not any(child.ready for child in crew.of(Kind.CLERK)):
         found.append("there is no clerk")
     return found
