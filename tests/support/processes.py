@@ -93,10 +93,7 @@ class Start:
 
     def children(self, role: str | None = None) -> list[psutil.Process]:
         """Return the master's living children, oldest first; of one `role` by process title."""
-        try:
-            children = psutil.Process(self.pid).children()
-        except psutil.NoSuchProcess:
-            return []
+        children = [child for child in self.left() if _parent(child) == self.pid]
         children.sort(key=lambda child: (child.create_time(), child.pid))
         mark = re.compile(rf": {re.escape(role)}(?: |$)" if role else "")
         return [child for child in children if is_alive(child) and mark.search(title(child))]
@@ -189,6 +186,13 @@ def _of_sessions(sessions: set[int]) -> list[psutil.Process]:
         except (OSError, psutil.NoSuchProcess):
             continue
     return found
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return process.ppid()
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def _status(process: psutil.Process) -> str:
