@@ -18,7 +18,9 @@ from redis import Redis
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # `tests` is a package of the root
 
+from tests.support.patience import Patience
 from tests.support.processes import Start, kill, left_running, outlasting, title
+from tests.support.report import REPORT, Report
 from tests.support.servers import Server, binaries
 
 
@@ -53,6 +55,12 @@ def no_process_left() -> Iterator[None]:
     names = [f"{process.pid} {title(process)}" for process in left]
     kill(left)
     assert not names, f"processes left by the tests: {names}"
+
+
+@pytest.fixture(scope="session")
+def patience(request: pytest.FixtureRequest) -> Patience:
+    """Return what runs the patient tests of this session, all at the same time."""
+    return Patience(request.session.items, request.config.stash.get(REPORT, Report()))
 
 
 @pytest.fixture(scope="session")

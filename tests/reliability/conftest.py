@@ -7,27 +7,26 @@ import pytest
 from redis import Redis
 
 from tests.support.hosts import Network
-from tests.support.report import Report
+from tests.support.report import REPORT, Report
 from tests.support.servers import Server
 from tests.support.site import Site
 from tests.support.sizes import sized
 
-REPORT = Path(__file__).parents[2] / "reliability-report.json"
-_report = pytest.StashKey[Report]()
+REPORT_FILE = Path(__file__).parents[2] / "reliability-report.json"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_report] = Report()
+    config.stash[REPORT] = Report()
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    report = config.stash[_report]
+    report = config.stash[REPORT]
     if report.is_empty:
         return
-    report.write(REPORT)
-    terminalreporter.section(f"reliability report, also in {REPORT.name}")
+    report.write(REPORT_FILE)
+    terminalreporter.section(f"reliability report, also in {REPORT_FILE.name}")
     for line in report.as_table():
         terminalreporter.write_line(line)
 
@@ -35,7 +34,7 @@ def pytest_terminal_summary(
 @pytest.fixture(scope="session")
 def report(pytestconfig: pytest.Config) -> Report:
     """Return the report, to which a test adds what it has counted and timed."""
-    return pytestconfig.stash[_report]
+    return pytestconfig.stash[REPORT]
 
 
 @pytest.fixture

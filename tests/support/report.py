@@ -12,13 +12,17 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import quantiles
+from threading import Lock
 from typing import Any
+
+import pytest
 
 
 class Report:
-    """Figures of one run of the suite."""
+    """Figures of one run of the suite. Tests in several threads may add to it."""
 
     def __init__(self) -> None:
+        self._lock = Lock()
         self.counts: dict[str, int] = defaultdict(int)
         self.times: dict[str, list[float]] = defaultdict(list)
         self.seeds: dict[str, list[int]] = defaultdict(list)
@@ -26,11 +30,13 @@ class Report:
 
     def count(self, row: str, number: int = 1) -> None:
         """Add to a count. Adding 0 makes the row appear: `lost: 0` is a result."""
-        self.counts[row] += number
+        with self._lock:
+            self.counts[row] += number
 
     def time(self, row: str, seconds: float | Iterable[float]) -> None:
         """Add one time, or several, in seconds."""
-        self.times[row] += [seconds] if isinstance(seconds, float | int) else list(seconds)
+        with self._lock:
+            self.times[row] += [seconds] if isinstance(seconds, float | int) else list(seconds)
 
     def seed(self, test: str, seed: int) -> None:
         """Note with which seed a test ran, so that it can be run again."""
@@ -75,6 +81,9 @@ class Report:
     def write(self, path: Path) -> None:
         """Write the figures as JSON."""
         path.write_text(json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n")
+
+
+REPORT = pytest.StashKey[Report]()  # where the configuration of a run has its report
 
 
 def summary(seconds: list[float]) -> dict[str, float]:
