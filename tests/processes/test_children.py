@@ -11,6 +11,7 @@ import pytest
 
 from forkresque.errors import ExitCode
 from tests.conftest import Starter
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left, title
 from tests.support.site import APP, Site, idle_workers, is_gone, stays
 from tests.support.waiting import wait_until
@@ -231,8 +232,10 @@ def test_a_job_that_closes_all_descriptors_harms_no_other(start: Starter, site: 
 # -- time limits -------------------------------------------------------------------------------
 
 
-def test_a_job_over_its_limit_fails_and_the_worker_goes_on(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "1")
+@patient
+def test_a_job_over_its_limit_fails_and_the_worker_goes_on(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "1")
     (worker,) = idle_workers(master, 1)
     site.enqueue("limited", "l")
     site.started("l")
@@ -249,11 +252,10 @@ def test_a_job_over_its_limit_fails_and_the_worker_goes_on(start: Starter, site:
     drain(master, site)
 
 
-@pytest.mark.timeout(45)
-def test_a_job_that_ignores_its_limit_is_killed_with_its_stack_told(
-    start: Starter, site: Site
-) -> None:
-    master = start(*APP, "-c", "3")
+@patient
+def test_a_job_that_ignores_its_limit_is_killed_with_its_stack_told(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "3")
     site.enqueue("limited_stubborn", "s")
     site.enqueue("limited_deaf", "d")
     pids = {site.started("s"), site.started("d")}
@@ -307,14 +309,14 @@ def test_an_application_that_starts_a_thread_is_not_preloaded(
 
 
 @pytest.mark.parametrize("fault", ["os._exit(3)", "time.sleep(60)"])
-def test_workers_that_cannot_boot_any_more_do_not_fork_for_ever(
-    start: Starter, site: Site, tmp_path: Path, fault: str
-) -> None:
-    flag, births = tmp_path / "flag", tmp_path / "births"
-    env = module(tmp_path, "fickle_app", FICKLE.format(fault=fault))
+@patient
+def test_workers_that_cannot_boot_any_more_do_not_fork_for_ever(bench: Bench, fault: str) -> None:
+    site = bench.site
+    flag, births = bench.directory / "flag", bench.directory / "births"
+    env = module(bench.directory, "fickle_app", FICKLE.format(fault=fault))
     env |= {"FLAG": str(flag), "BIRTHS": str(births)}
     args = ("-A", "fickle_app", "-q", "math", "-c", "2", "--no-preload", "--boot-timeout", "1")
-    master = start(*args, env=env)
+    master = bench.start(*args, env=env)
     before = idle_workers(master, 2)
 
     flag.touch()
