@@ -4,7 +4,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import psutil
@@ -12,6 +12,7 @@ import pytest
 
 from forkresque.errors import ExitCode
 from tests.conftest import Starter
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.servers import HOST, Server
 from tests.support.site import (
@@ -49,10 +50,10 @@ class Eavesdropper:
         return heard
 
 
-@pytest.fixture
-def eavesdropper(one_server: Server) -> Iterator[Eavesdropper]:
-    """Return one that listens to the test's Redis."""
-    with ExitStack() as stack, closing(one_server.client()) as client:
+@contextmanager
+def eavesdropping(server: Server) -> Iterator[Eavesdropper]:
+    """Listen to a server."""
+    with ExitStack() as stack, closing(server.client()) as client:
         yield Eavesdropper(client, stack)
 
 
@@ -93,12 +94,11 @@ def drain(master: Start, site: Site) -> None:
 # -- nothing to do -----------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(100)
 @pytest.mark.parametrize("seconds", [10, pytest.param(60, marks=pytest.mark.full)])
-def test_eight_idle_workers_say_nothing(
-    start: Starter, site: Site, one_server: Server, eavesdropper: Eavesdropper, seconds: int
-) -> None:
-    master = start(*APP, "-c", "8", url=one_server.tcp_url)
+@patient
+def test_eight_idle_workers_say_nothing(bench: Bench, seconds: int) -> None:
+    site, eavesdropper = bench.site, bench.enter(eavesdropping(bench.server))
+    master = bench.start(*APP, "-c", "8", url=bench.server.tcp_url)
     owners = await_quiet(master, eavesdropper, 8)
     assert Counter(owners.values()) == {"clerk": 1} | {
         str(worker.pid): 1 for worker in master.children("worker")
@@ -175,41 +175,40 @@ def test_jobs_start_at_once_after_redis_was_emptied(start: Starter, site: Site) 
 # -- without a bell ----------------------------------------------------------------------------
 
 
-def test_where_redis_may_not_tell_one_worker_polls(
-    start: Starter, site: Site, one_server: Server, eavesdropper: Eavesdropper
-) -> None:
+@patient
+def test_where_redis_may_not_tell_one_worker_polls(bench: Bench) -> None:
+    site, eavesdropper = bench.site, bench.enter(eavesdropping(bench.server))
     site.redis.acl_setuser(
         "deaf", enabled=True, passwords=["+secret"], keys=["*"], channels=["*"],
         categories=["+@all"], commands=["-client|tracking"],
     )  # fmt: skip
-    url = f"redis://deaf:secret@{HOST}:{one_server.port}"
-    try:
-        master = start(*APP, "-c", "4", "--interval", "0.2", url=url)
-        await_rest(master, 4)
-        owners = ports(master)
-        eavesdropper.hears(0.5)  # what was said until now, too
-        talkers = workers_commands(eavesdropper.hears(2.0), owners)
-        assert 5 <= len(talkers) <= 40
-        assert len({line.split()[0] for line in talkers}) == 1, "only the one on call polls"
+    url = f"redis://deaf:secret@{HOST}:{bench.server.port}"
+    master = bench.start(*APP, "-c", "4", "--interval", "0.2", url=url)
+    await_rest(master, 4)
+    owners = ports(master)
+    eavesdropper.hears(0.5)  # what was said until now, too
+    talkers = workers_commands(eavesdropper.hears(2.0), owners)
+    assert 5 <= len(talkers) <= 40
+    assert len({line.split()[0] for line in talkers}) == 1, "only the one on call polls"
 
-        for number in range(2):
-            await_rest(master, 4)
-            names = [f"{name}{number}" for name in NAMES[:4]]
-            for name in names:
-                site.enqueue("gate", name)
-            assert len({one_started(site, name) for name in names}) == 4
-            site.release(*names)
-        site.await_processed(8)
-        drain(master, site)
-    finally:
-        site.redis.acl_deluser("deaf")
+    for number in range(2):
+        await_rest(master, 4)
+        names = [f"{name}{number}" for name in NAMES[:4]]
+        for name in names:
+            site.enqueue("gate", name)
+        assert len({one_started(site, name) for name in names}) == 4
+        site.release(*names)
+    site.await_processed(8)
+    drain(master, site)
 
 
 # -- the one on call ---------------------------------------------------------------------------
 
 
 def the_one_on_call(master: Start) -> int:
-    return wait_until(lambda: on_call(master), "one on call")[0]
+    """Return it; one that was killed is said to be on call until the master has heard of it."""
+    living = wait_until(lambda: [p for p in on_call(master) if not is_gone(p)], "one on call")
+    return living[0]
 
 
 def test_jobs_start_though_the_one_on_call_is_killed_again_and_again(
