@@ -9,6 +9,7 @@ import pytest
 
 from forkresque.errors import ExitCode
 from tests.conftest import Starter
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left, kill, title
 from tests.support.site import APP, KEYS, Site, idle_workers, is_gone, stays
 from tests.support.waiting import wait_until
@@ -31,8 +32,10 @@ def await_one_master(redis: Any) -> None:
     wait_until(lambda: redis.scard(KEYS.masters()) == 1, "the dead master to be forgotten", 3)
 
 
-def test_orphans_finish_take_nothing_new_and_leave(start: Starter, site: Site) -> None:
-    first = start(*APP, "-c", "4")
+@patient
+def test_orphans_finish_take_nothing_new_and_leave(bench: Bench) -> None:
+    site = bench.site
+    first = bench.start(*APP, "-c", "4")
     pids = dict(zip(NAMES, site.gates(*NAMES), strict=True))
     clerk = clerk_of(first)
 
@@ -44,7 +47,7 @@ def test_orphans_finish_take_nothing_new_and_leave(start: Starter, site: Site) -
     assert sorted(site.runs()) == ["a", "b"]
     assert site.waiting() == behind
 
-    second = start(*APP, "-c", "4")
+    second = bench.start(*APP, "-c", "4")
     site.await_processed(22)
     # Two orphans still have their jobs: those are not recovered, and not run twice.
     stays(lambda: site.slots() == 2, "the orphans keep their jobs", 1.0)
@@ -196,9 +199,10 @@ def test_a_drain_waits_for_the_books_when_the_clerk_dies(start: Starter, site: S
     assert_nothing_left(master, site.redis)
 
 
-@pytest.mark.timeout(45)
-def test_a_silent_clerk_is_killed_and_replaced(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "2")
+@patient
+def test_a_silent_clerk_is_killed_and_replaced(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "2")
     idle_workers(master, 2)
     before = clerk_of(master)
 
