@@ -13,6 +13,7 @@ from forkresque.errors import ExitCode
 from forkresque.protocol.payload import encode_job
 from forkresque.supervisor.control import ask
 from tests.conftest import Starter
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.site import APP, KEYS, Site, idle_workers, is_gone, state, stays
 from tests.support.waiting import wait_until
@@ -79,8 +80,10 @@ def test_ttou_dismisses_a_worker_that_is_never_idle(start: Starter, site: Site) 
     assert_nothing_left(master, site.redis)
 
 
-def test_term_to_a_worker_that_is_never_idle_replaces_it(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "2")
+@patient
+def test_term_to_a_worker_that_is_never_idle_replaces_it(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "2")
     before = {worker.pid for worker in idle_workers(master, 2)}
     marks = backlog(site, 600)
     told, other = sorted(before)
@@ -103,10 +106,10 @@ def test_term_to_a_worker_that_is_never_idle_replaces_it(start: Starter, site: S
 # -- drains ------------------------------------------------------------------------------------
 
 
-def test_the_first_term_after_an_ordered_drain_lets_the_job_finish(
-    start: Starter, site: Site
-) -> None:
-    master = start(*APP, "-c", "1", "--shutdown-timeout", "10")
+@patient
+def test_the_first_term_after_an_ordered_drain_lets_the_job_finish(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "1", "--shutdown-timeout", "10")
     site.gates("a")
 
     assert ask(control_of(master), "drain", timeout=60)["draining"] is True
@@ -121,10 +124,10 @@ def test_the_first_term_after_an_ordered_drain_lets_the_job_finish(
     assert_nothing_left(master, site.redis)
 
 
-def test_the_first_term_after_an_ordered_drain_sets_the_usual_limit(
-    start: Starter, site: Site
-) -> None:
-    master = start(*APP, "-c", "1", "--shutdown-timeout", "1")
+@patient
+def test_the_first_term_after_an_ordered_drain_sets_the_usual_limit(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "1", "--shutdown-timeout", "1")
     cut = site.enqueue("gate", "a")
     site.started("a")
 
