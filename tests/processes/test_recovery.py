@@ -8,8 +8,8 @@ import psutil
 from forkresque.errors import ExitCode
 from forkresque.protocol.registry import suspect_field
 from tests.conftest import Starter
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left, kill
-from tests.support.servers import Server
 from tests.support.site import APP, KEYS, Site, idle_workers, is_gone, state, stays
 from tests.support.waiting import wait_until
 
@@ -62,10 +62,10 @@ def test_a_death_by_a_signal_without_a_name_is_told_by_its_number(
     drain(master, site)
 
 
-def test_deaths_told_while_the_clerk_does_not_listen_are_all_settled(
-    start: Starter, site: Site
-) -> None:
-    master = start("-A", "tests.support.jobs", "-q", f"math,{LONG_NAME}", "-c", str(BATCH))
+@patient
+def test_deaths_told_while_the_clerk_does_not_listen_are_all_settled(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start("-A", "tests.support.jobs", "-q", f"math,{LONG_NAME}", "-c", str(BATCH))
     idle_workers(master, BATCH)
     clerk = clerk_of(master)
     names = [f"gate {number}" for number in range(BATCHES * BATCH)]
@@ -161,10 +161,10 @@ def test_a_job_that_must_not_run_twice_fails_when_its_host_is_killed(
     assert_nothing_left(first, site.redis)
 
 
-def test_a_job_that_must_not_run_twice_fails_when_a_drain_cuts_it(
-    start: Starter, site: Site
-) -> None:
-    master = start(*APP, "-c", "2", "--shutdown-timeout", "1")
+@patient
+def test_a_job_that_must_not_run_twice_fails_when_a_drain_cuts_it(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "2", "--shutdown-timeout", "1")
     begin_once(site, "o")
 
     drain(master, site, ExitCode.CUT)
@@ -172,10 +172,10 @@ def test_a_job_that_must_not_run_twice_fails_when_a_drain_cuts_it(
     assert only_failure(site, "o")["exception"] == "JobAborted"
 
 
-def test_a_job_that_must_not_run_twice_fails_when_a_drain_has_to_kill_it(
-    start: Starter, site: Site
-) -> None:
-    master = start(*APP, "-c", "2", "--shutdown-timeout", "1")
+@patient
+def test_a_job_that_must_not_run_twice_fails_when_a_drain_has_to_kill_it(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "2", "--shutdown-timeout", "1")
     begin_once(site, "o").suspend()
 
     drain(master, site, ExitCode.CUT)
@@ -210,26 +210,25 @@ def test_a_job_whose_host_is_killed_is_counted_and_goes_back(start: Starter, sit
 # -- without Redis -----------------------------------------------------------------------------
 
 
-def test_a_clerk_without_redis_is_at_rest(start: Starter, site: Site) -> None:
-    with Server(appendonly="always") as server, server.client() as client:
-        own = Site(client, site.ledger)
-        master = start(*APP, "-c", "2", url=server.url)
-        idle_workers(master, 2)
-        await_clerk(master, reaches_redis=True)
-        clerk = clerk_of(master)
+@patient
+def test_a_clerk_without_redis_is_at_rest(bench: Bench) -> None:
+    master = bench.start(*APP, "-c", "2")
+    idle_workers(master, 2)
+    await_clerk(master, reaches_redis=True)
+    clerk = clerk_of(master)
 
-        server.kill()
-        await_clerk(master, reaches_redis=False)
-        before = cpu_seconds(clerk)
-        stays(lambda: not is_gone(clerk.pid), "the clerk lives on", 3.0)
-        spent = cpu_seconds(clerk) - before
-        server.restart()
+    bench.server.kill()
+    await_clerk(master, reaches_redis=False)
+    before = cpu_seconds(clerk)
+    stays(lambda: not is_gone(clerk.pid), "the clerk lives on", 3.0)
+    spent = cpu_seconds(clerk) - before
+    bench.server.restart()
 
-        assert spent < 0.5, f"{spent:.2f} s of CPU in 3 s"
-        await_clerk(master, reaches_redis=True)
-        own.enqueue("note", "n")
-        own.await_processed(1)
-        drain(master, own)
+    assert spent < 0.5, f"{spent:.2f} s of CPU in 3 s"
+    await_clerk(master, reaches_redis=True)
+    bench.site.enqueue("note", "n")
+    bench.site.await_processed(1)
+    drain(master, bench.site)
 
 
 def await_clerk(master: Start, *, reaches_redis: bool) -> None:
