@@ -10,6 +10,7 @@ from redis import Redis
 
 from forkresque.errors import ExitCode
 from tests.conftest import Starter
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.servers import HOST, Server, free_port
 from tests.support.site import APP, KEYS, Site, await_rest, idle_workers, phases, state, stays
@@ -73,19 +74,19 @@ def await_settling(master: Start, pid: int) -> None:
 
 
 @pytest.mark.parametrize("seconds", [3, 8])
-def test_jobs_go_on_after_redis_has_hung(
-    start: Starter, site: Site, server_of_its_own: Server, seconds: int
-) -> None:
-    master = start(*APP, "-c", "4")
+@patient
+def test_jobs_go_on_after_redis_has_hung(bench: Bench, seconds: int) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "4")
     idle_workers(master, 4)
     ended, held = site.gates("a", "b")
     before = pids(master)
 
-    server_of_its_own.pause()
+    bench.server.pause()
     site.release("a")
     await_settling(master, ended)
     stays(lambda: phases(master)[held] == "run", "the master answers, and its job runs", seconds)
-    server_of_its_own.resume()
+    bench.server.resume()
     notes(site, 20)
 
     site.await_processed(21, timeout=5)
@@ -127,11 +128,13 @@ def await_reached(master: Start) -> None:
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
+@patient
 def test_a_redis_that_refuses_writes_is_not_pestered_and_loses_no_job(
-    start: Starter, site: Site, refusal: str
+    bench: Bench, refusal: str
 ) -> None:
+    site = bench.site
     refuse, agree = REFUSALS[refusal]
-    master = start(*APP, "-c", "4")
+    master = bench.start(*APP, "-c", "4")
     idle_workers(master, 4)
     site.gates("a", "b")
     before = pids(master)
@@ -233,18 +236,18 @@ def test_a_start_on_a_redis_that_evicts_is_refused(start: Starter, site: Site) -
 # -- at the end --------------------------------------------------------------------------------
 
 
-def test_a_drain_ends_in_time_though_redis_hangs(
-    start: Starter, site: Site, server_of_its_own: Server
-) -> None:
-    idle = start("-A", "tests.support.jobs", "-q", "nothing", "-c", "2", *PATIENCE)
-    busy = start(*APP, "-c", "2", *PATIENCE)
-    ending = start("-A", "tests.support.jobs", "-q", "other", "-c", "2", *PATIENCE)
+@patient
+def test_a_drain_ends_in_time_though_redis_hangs(bench: Bench) -> None:
+    site = bench.site
+    idle = bench.start("-A", "tests.support.jobs", "-q", "nothing", "-c", "2", *PATIENCE)
+    busy = bench.start(*APP, "-c", "2", *PATIENCE)
+    ending = bench.start("-A", "tests.support.jobs", "-q", "other", "-c", "2", *PATIENCE)
     await_rest(idle, 2)
     site.enqueue("gate", "ending", queue="other")
     settling = site.started("ending")
     site.gates("running")
 
-    server_of_its_own.pause()
+    bench.server.pause()
     site.release("ending")
     await_settling(ending, settling)
     asked_at = time.monotonic()
@@ -255,8 +258,8 @@ def test_a_drain_ends_in_time_though_redis_hangs(
     for master in (idle, busy, ending):
         wait_until(lambda master=master: not master.left(), "the end of all", 1.0)  # type: ignore[misc]
 
-    server_of_its_own.resume()
-    heir = start("-A", "tests.support.jobs", "-q", "math,other", "-c", "2")
+    bench.server.resume()
+    heir = bench.start("-A", "tests.support.jobs", "-q", "math,other", "-c", "2")
     site.started("running", times=2)
     site.release("running", "ending")  # the one that was over may run again, or be settled
     site.await_processed(2)
@@ -268,16 +271,16 @@ def test_a_drain_ends_in_time_though_redis_hangs(
     assert codes == [ExitCode.OK, ExitCode.CUT, ExitCode.CUT]
 
 
-def test_a_second_signal_ends_at_once_though_redis_hangs(
-    start: Starter, site: Site, server_of_its_own: Server
-) -> None:
-    termed = start(*APP, "-c", "2")
-    interrupted = start(*APP, "-c", "2")
+@patient
+def test_a_second_signal_ends_at_once_though_redis_hangs(bench: Bench) -> None:
+    site = bench.site
+    termed = bench.start(*APP, "-c", "2")
+    interrupted = bench.start(*APP, "-c", "2")
     idle_workers(termed, 2)
     idle_workers(interrupted, 2)
     site.gates("a", "b", "c", "d")
 
-    server_of_its_own.pause()
+    bench.server.pause()
     orders = {termed: signal.SIGTERM, interrupted: signal.SIGINT}
     for master, signum in orders.items():
         master.send_signal(signum)
@@ -288,8 +291,8 @@ def test_a_second_signal_ends_at_once_though_redis_hangs(
     for master, signum in orders.items():
         assert master.wait(4) == 128 + signum
         wait_until(lambda master=master: not master.left(), "the end of all", 1.0)  # type: ignore[misc]
-    server_of_its_own.resume()
-    heir = start(*APP, "-c", "4")
+    bench.server.resume()
+    heir = bench.start(*APP, "-c", "4")
     for name in ("a", "b", "c", "d"):
         site.started(name, times=2)
     site.release("a", "b", "c", "d")
