@@ -10,6 +10,7 @@ import pytest
 from forkresque.errors import ExitCode
 from forkresque.supervisor.control import ask
 from tests.conftest import Starter
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.site import APP, Site, idle_workers, stays
 from tests.support.waiting import wait_until
@@ -46,8 +47,10 @@ def test_term_lets_the_job_in_hand_finish(start: Starter, site: Site) -> None:
     assert_nothing_left(master, site.redis)
 
 
-def test_a_job_that_takes_too_long_goes_back_to_the_head(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "1", "--shutdown-timeout", "1")
+@patient
+def test_a_job_that_takes_too_long_goes_back_to_the_head(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "1", "--shutdown-timeout", "1")
     cut = site.enqueue("slow", "long", 60)
     behind = site.enqueue("note", "behind")
     wait_until(lambda: site.ledger.llen("begun") == 1, "the job to begin")
@@ -64,8 +67,10 @@ def test_a_job_that_takes_too_long_goes_back_to_the_head(start: Starter, site: S
     assert_nothing_left(master, site.redis)
 
 
-def test_a_job_that_swallows_its_end_is_killed_and_goes_back(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "1", "--shutdown-timeout", "1")
+@patient
+def test_a_job_that_swallows_its_end_is_killed_and_goes_back(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "1", "--shutdown-timeout", "1")
     cut = site.enqueue("stubborn", "s")
     behind = site.enqueue("note", "behind")
     site.started("s")
@@ -111,8 +116,10 @@ def test_a_second_term_within_two_seconds_is_the_same_term(start: Starter, site:
     assert_nothing_left(master, site.redis)
 
 
-def test_a_second_term_later_ends_at_once(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "1")
+@patient
+def test_a_second_term_later_ends_at_once(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "1")
     cut = site.enqueue("gate", "a")
     site.started("a")
     behind = site.enqueue("note", "behind")
@@ -128,8 +135,10 @@ def test_a_second_term_later_ends_at_once(start: Starter, site: Site) -> None:
     assert_nothing_left(master, site.redis)
 
 
-def test_quit_waits_without_a_limit(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "1", "--shutdown-timeout", "0.1")
+@patient
+def test_quit_waits_without_a_limit(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "1", "--shutdown-timeout", "0.1")
     site.gates("a")
 
     master.send_signal(signal.SIGQUIT)
@@ -224,10 +233,10 @@ def test_a_signal_to_every_process_is_one_drain(
 
 
 @pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGUSR2])
-def test_a_paused_master_starts_nothing_until_cont(
-    start: Starter, site: Site, signum: signal.Signals
-) -> None:
-    master = start(*APP, "-c", "4")
+@patient
+def test_a_paused_master_starts_nothing_until_cont(bench: Bench, signum: signal.Signals) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "4")
     site.gates("a")
 
     asked_at = time.monotonic()
@@ -249,8 +258,10 @@ def test_a_paused_master_starts_nothing_until_cont(
     assert_nothing_left(master, site.redis)
 
 
-def test_a_pause_outlives_the_death_of_a_worker(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "2")
+@patient
+def test_a_pause_outlives_the_death_of_a_worker(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "2")
     before = idle_workers(master, 2)
     master.send_signal(signal.SIGUSR1)
     has_logged(master, "paused")
@@ -327,8 +338,10 @@ def test_a_hundred_changes_of_size_end_at_the_last_one(start: Starter, site: Sit
     assert "Traceback" not in master.log()
 
 
-def test_abrt_logs_the_state_and_all_stacks(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "2")
+@patient
+def test_abrt_logs_the_state_and_all_stacks(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "2")
     site.gates("a")
 
     master.send_signal(signal.SIGABRT)
