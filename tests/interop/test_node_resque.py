@@ -18,12 +18,14 @@ from forkresque.app import Job
 from forkresque.protocol.canonical import encode
 from tests.conftest import Starter
 from tests.support.node import NodeProcess, node_modules, run_node
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 NODE_LOCK = "resque:resque_scheduler_leader_lock"
 UTC_SECOND = r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d UTC"
+BEATING = ("--lease", "6")  # beats once a second
 ISO_SECOND = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
 HOLDING_APP = """
@@ -51,6 +53,10 @@ def app(one_server: Server) -> Iterator[Forkresque]:
 
 @pytest.fixture
 def note(app: Forkresque) -> Job[[int], None]:
+    return note_of(app)
+
+
+def note_of(app: Forkresque) -> Job[[int], None]:
     @app.job("note", queue="math")
     def note(mark: int) -> None:
         raise AssertionError("this process only enqueues")
@@ -58,21 +64,29 @@ def note(app: Forkresque) -> Job[[int], None]:
     return note
 
 
-@pytest.fixture
-def begin(start: Starter, one_redis: Redis, tmp_path: Path) -> Callable[[int], Start]:
-    """Return what starts our workers on queue `math` and waits until all are registered."""
-    (tmp_path / "holding_app.py").write_text(HOLDING_APP)
+Begin = Callable[..., Start]
 
-    def begin(concurrency: int) -> Start:
+
+def beginning(start: Starter, redis: Redis, folder: Path) -> Begin:
+    """Return what starts our workers on queue `math` and waits until all are registered."""
+    (folder / "holding_app.py").write_text(HOLDING_APP)
+
+    def begin(concurrency: int, *args: str) -> Start:
         started = start(
-            *("-A", "holding_app:app", "-q", "math", "-c", str(concurrency)),
-            env={"PYTHONPATH": str(tmp_path)},
+            *("-A", "holding_app:app", "-q", "math", "-c", str(concurrency), *args),
+            env={"PYTHONPATH": str(folder)},
         )
-        before = one_redis.scard("resque:workers")
-        wait_until(lambda: one_redis.scard("resque:workers") == before + concurrency, "workers")
+        before = redis.scard("resque:workers")
+        wait_until(lambda: redis.scard("resque:workers") == before + concurrency, "workers")
         return started
 
     return begin
+
+
+@pytest.fixture
+def begin(start: Starter, one_redis: Redis, tmp_path: Path) -> Begin:
+    """Return what starts our workers on the test's Redis."""
+    return beginning(start, one_redis, tmp_path)
 
 
 @pytest.fixture
@@ -148,7 +162,7 @@ def assert_all_has_come_through(redis: Redis) -> None:
 
 @pytest.mark.timeout(60, func_only=True)
 def test_five_thousand_jobs_of_node_run_once_each(
-    begin: Callable[[int], Start], one_server: Server, one_redis: Redis, ledger: Redis
+    begin: Begin, one_server: Server, one_redis: Redis, ledger: Redis
 ) -> None:
     master = begin(8)
 
@@ -189,7 +203,7 @@ def test_five_hundred_jobs_of_ours_run_once_each_in_node(
 
 @pytest.mark.timeout(30, func_only=True)
 def test_delayed_jobs_of_node_are_promoted_and_run_by_us(
-    begin: Callable[[int], Start], one_server: Server, one_redis: Redis, ledger: Redis
+    begin: Begin, one_server: Server, one_redis: Redis, ledger: Redis
 ) -> None:
     run_node("produce.js", one_server.tcp_url, "math", "note", 20, "--in-ms", 1500)
     assert one_redis.llen("resque:queue:math") == 0
@@ -235,7 +249,7 @@ def delay_on_both_sides(server: Server, note: Job[[int], None]) -> None:
 
 @pytest.mark.timeout(40, func_only=True)
 def test_while_we_lead_a_node_scheduler_promotes_nothing(
-    begin: Callable[[int], Start],
+    begin: Begin,
     note: Job[[int], None],
     one_server: Server,
     one_redis: Redis,
@@ -260,32 +274,30 @@ def test_while_we_lead_a_node_scheduler_promotes_nothing(
         wait_until(lambda: "leader" in scheduler.output().split(), "node to lead", 3.0)
 
 
-@pytest.mark.timeout(40, func_only=True)
-def test_while_a_node_scheduler_leads_we_promote_nothing(
-    begin: Callable[[int], Start],
-    note: Job[[int], None],
-    one_server: Server,
-    one_redis: Redis,
-    ledger: Redis,
-) -> None:
-    with NodeProcess("schedule.js", one_server.tcp_url) as scheduler:
+@patient
+def test_while_a_node_scheduler_leads_we_promote_nothing(bench: Bench) -> None:
+    redis, ledger = bench.site.redis, bench.site.ledger
+    begin = beginning(bench.start, redis, bench.directory)
+    app = Forkresque(bench.server.url)
+    bench.enter(closing(app.queue.store.client))
+    with NodeProcess("schedule.js", bench.server.tcp_url) as scheduler:
         wait_until(lambda: "leader" in scheduler.output().split(), "node's lead")
         begin(4)
-        wait_until(lambda: one_redis.exists("resque:fr:leader"), "our scheduler")
-        delay_on_both_sides(one_server, note)
-        leader = inspected(one_server)["leader"]
+        wait_until(lambda: redis.exists("resque:fr:leader"), "our scheduler")
+        delay_on_both_sides(bench.server, note_of(app))
+        leader = inspected(bench.server)["leader"]
         await_runs(ledger, 200, 8.0)
 
-        assert_all_has_come_through(one_redis)
+        assert_all_has_come_through(redis)
         assert marks(ledger) == once(range(200))
-        assert inspected(one_server)["leader"] == leader
+        assert inspected(bench.server)["leader"] == leader
         assert leader == scheduler.output().split()[1]
         assert leader.endswith(f":{scheduler.pid}")
         assert scheduler.output().count("promoted") == 200
 
         assert scheduler.stop() == 0
-        ours = one_redis.get("resque:fr:leader")
-        wait_until(lambda: one_redis.get(NODE_LOCK) == ours, "us to lead", 8.0)
+        ours = redis.get("resque:fr:leader")
+        wait_until(lambda: redis.get(NODE_LOCK) == ours, "us to lead", 8.0)
 
 
 # -- node's view of our work ---------------------------------------------------------------
@@ -299,7 +311,7 @@ ARGS: list[list[Any]] = [
 
 @pytest.mark.timeout(30, func_only=True)
 def test_node_sees_our_workers_and_what_they_work_on(
-    begin: Callable[[int], Start],
+    begin: Begin,
     app: Forkresque,
     one_server: Server,
     one_redis: Redis,
@@ -344,7 +356,7 @@ def _size(payload: dict[str, Any]) -> int:
 
 @pytest.mark.timeout(30, func_only=True)
 def test_node_reads_retries_and_removes_our_failed_jobs(
-    begin: Callable[[int], Start], app: Forkresque, one_server: Server, one_redis: Redis
+    begin: Begin, app: Forkresque, one_server: Server, one_redis: Redis
 ) -> None:
     begin(1).stop()
     messages = ["first", 'é/ "😀" \u2028\n\\', "third"]
@@ -377,7 +389,7 @@ def test_node_reads_retries_and_removes_our_failed_jobs(
 
 @pytest.mark.timeout(30, func_only=True)
 def test_we_read_and_retry_the_failed_jobs_of_node(
-    begin: Callable[[int], Start],
+    begin: Begin,
     app: Forkresque,
     one_server: Server,
     one_redis: Redis,
@@ -418,7 +430,7 @@ def test_we_read_and_retry_the_failed_jobs_of_node(
 
 @pytest.mark.timeout(30, func_only=True)
 def test_a_busy_worker_that_node_cleans_by_mistake_finishes_and_works_on(
-    begin: Callable[[int], Start],
+    begin: Begin,
     app: Forkresque,
     one_server: Server,
     one_redis: Redis,
@@ -430,7 +442,7 @@ def test_a_busy_worker_that_node_cleans_by_mistake_finishes_and_works_on(
     it run again. The worker neither loses the job nor counts it wrongly: one failure by
     node's order, and one success, which is what happened.
     """
-    master = begin(2)
+    master = begin(2, *BEATING)
     raw = b'{"class":"hold","queue":"math","args":[[],"\xc3\xa9/"]}'
     hold(one_redis, ledger, raw)
     worker = f"{_host(one_redis)}:{text(ledger.lindex('started:hold', 0))}"
@@ -462,7 +474,7 @@ def test_a_busy_worker_that_node_cleans_by_mistake_finishes_and_works_on(
 
 @pytest.mark.timeout(30, func_only=True)
 def test_an_idle_worker_that_node_cleans_by_mistake_takes_the_next_job(
-    begin: Callable[[int], Start], app: Forkresque, one_server: Server, one_redis: Redis
+    begin: Begin, app: Forkresque, one_server: Server, one_redis: Redis
 ) -> None:
     begin(1)
     worker = members(one_redis, "resque:workers")[0]
@@ -477,10 +489,10 @@ def test_an_idle_worker_that_node_cleans_by_mistake_takes_the_next_job(
 
 @pytest.mark.timeout(30, func_only=True)
 def test_idle_workers_that_node_cleans_by_mistake_have_all_their_records_back(
-    begin: Callable[[int], Start], one_server: Server, one_redis: Redis
+    begin: Begin, one_server: Server, one_redis: Redis
 ) -> None:
     """The next beat brings them back; on call or not, they do not hear of it themselves."""
-    begin(2)
+    begin(2, *BEATING)
     workers = members(one_redis, "resque:workers")
 
     for worker in workers:
@@ -546,7 +558,7 @@ def test_a_delayed_job_is_kept_under_the_keys_that_node_would_use(
 
 @pytest.mark.timeout(30, func_only=True)
 def test_a_worker_writes_the_records_that_node_and_ruby_read(
-    begin: Callable[[int], Start], one_redis: Redis, ledger: Redis
+    begin: Begin, one_redis: Redis, ledger: Redis
 ) -> None:
     raw = '{"class":"hold","queue":"math","args":[[],0.1,"é/"]}'
     begun = int(time.time()) - 1
@@ -578,7 +590,7 @@ def test_a_worker_writes_the_records_that_node_and_ruby_read(
 
 @pytest.mark.timeout(30, func_only=True)
 def test_a_failure_record_has_rubys_fields_in_nodes_bytes(
-    begin: Callable[[int], Start], app: Forkresque, one_redis: Redis
+    begin: Begin, app: Forkresque, one_redis: Redis
 ) -> None:
     begin(1)
     worker = members(one_redis, "resque:workers")[0]

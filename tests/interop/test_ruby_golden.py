@@ -15,6 +15,7 @@ from redis import Redis
 
 from forkresque import Forkresque
 from tests.conftest import Starter
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left, title
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -29,18 +30,23 @@ NOT_ALIVE_TO_RUBY = "resque-web"
 GATE = b'{"class":"gate","args":["ruby"]}'
 
 
-@pytest.fixture
-def begin(start: Starter, one_redis: Redis) -> Callable[..., Start]:
+def beginning(start: Starter, redis: Redis) -> Callable[..., Start]:
     """Return what starts workers on queue `math` and waits until all are registered."""
 
     def begin(concurrency: int = 1, *, queues: str = "math", url: str | None = None) -> Start:
-        before = one_redis.scard("resque:workers")
+        before = redis.scard("resque:workers")
         words = ("-A", "tests.support.jobs", "-q", queues, "-c", str(concurrency))
         started = start(*words, url=url)
-        wait_until(lambda: one_redis.scard("resque:workers") == before + concurrency, "workers")
+        wait_until(lambda: redis.scard("resque:workers") == before + concurrency, "workers")
         return started
 
     return begin
+
+
+@pytest.fixture
+def begin(start: Starter, one_redis: Redis) -> Callable[..., Start]:
+    """Return what starts workers on the test's Redis."""
+    return beginning(start, one_redis)
 
 
 @pytest.fixture
@@ -138,10 +144,10 @@ def test_delayed_jobs_of_ruby_are_promoted_byte_for_byte(
     assert one_redis.lrange(f"resque:delayed:{later}", 0, -1) == [raws[0]]
 
 
-@pytest.mark.timeout(30)
-def test_a_ruby_scheduler_with_its_lock_is_the_only_one_that_promotes(
-    begin: Callable[..., Start], one_redis: Redis, ledger: Redis
-) -> None:
+@patient
+def test_a_ruby_scheduler_with_its_lock_is_the_only_one_that_promotes(bench: Bench) -> None:
+    one_redis, ledger = bench.site.redis, bench.site.ledger
+    begin = beginning(bench.start, one_redis)
     raw = b'{"class":"note","args":["late"],"queue":"math"}'
     second = int(time.time()) - 5
     delay(one_redis, raw, second)
