@@ -6,10 +6,6 @@ says of them later changes nothing.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import closing
-
-import pytest
 
 from forkresque.protocol.script import load
 from tests.support.hosts import (
@@ -25,8 +21,8 @@ from tests.support.hosts import (
     release,
     runs_of,
 )
+from tests.support.patience import Bench, looking_back
 from tests.support.report import Report
-from tests.support.servers import Server
 from tests.support.site import KEYS
 from tests.support.sizes import sized
 from tests.support.waiting import wait_until
@@ -54,8 +50,9 @@ WORKERS = {host: len(names) for host, names in JOBS.items()} | {"heir": len(RERU
 class Story:
     """What happens, told once; what is noted down is for the tests."""
 
-    def __init__(self, network: Network, lease: float) -> None:
+    def __init__(self, network: Network, lease: float, report: Report) -> None:
         self.lease = lease
+        self.report = report
         self.site = network.site
         self.hosts = {name: network.host(name) for name in JOBS}
         self.starts = {
@@ -150,59 +147,60 @@ def await_settling(start: HostStart) -> None:
     wait_until(lambda: "settle" in start.phases(), "a worker to settle")
 
 
-@pytest.fixture(scope="module", params=sized(SHORT_LEASE, LEASE, timeout=150.0))
-def story(request: pytest.FixtureRequest, ledger_server: Server) -> Iterator[Story]:
-    ledger_server.flush()
-    with (
-        closing(ledger_server.client()) as ledger,
-        Network(ledger, ledger_server.url) as network,
-    ):
-        story = Story(network, request.param)
-        story.lose_touch()
-        story.heal_the_short_cut()
-        story.await_heir()
-        story.heal()
-        story.work_on()
-        yield story
+def tell(bench: Bench, size: float) -> Story:
+    """Tell the story with leases of so many seconds."""
+    network = bench.enter(Network(bench.site.ledger, bench.ledger_server.url))
+    story = Story(network, size, bench.report)
+    story.lose_touch()
+    story.heal_the_short_cut()
+    story.await_heir()
+    story.heal()
+    story.work_on()
+    return story
 
 
+of_the_story = looking_back(tell, sized(SHORT_LEASE, LEASE, timeout=150.0))
+
+
+@of_the_story
 def test_a_short_cut_recovers_nothing(story: Story) -> None:
     assert [[run.host for run in story.runs(name)] for name in JOBS["short"]] == [["short"]] * 2
     assert story.late("short") == 0
 
 
-def test_jobs_of_a_host_that_is_cut_off_run_once_more_elsewhere(
-    story: Story, report: Report
-) -> None:
+@of_the_story
+def test_jobs_of_a_host_that_is_cut_off_run_once_more_elsewhere(story: Story) -> None:
     for name, host in RERUN.items():
         assert [run.host for run in story.runs(name)] == [host, "heir"]
     if story.lease == LEASE:
         assert max(story.times) <= BOUND[LEASE]
     lease = "" if story.lease == LEASE else f", lease {story.lease:.0f}"
-    report.time(f"host cut off to recovered{lease}", story.times)
-    report.count("re-runs", len(RERUN))
+    story.report.time(f"host cut off to recovered{lease}", story.times)
+    story.report.count("re-runs", len(RERUN))
 
 
+@of_the_story
 def test_what_the_old_owner_settles_later_changes_nothing(story: Story) -> None:
     assert story.processed_after_late_say == len(UNHARMED)
     assert story.in_hand_after_late_say == len(RERUN)
 
 
+@of_the_story
 def test_a_settle_whose_answer_went_astray_counts_once(story: Story) -> None:
     assert [run.host for run in story.runs("deaf end")] == ["deaf"]
 
 
-def test_a_host_that_must_stop_has_stopped_before_others_begin(
-    story: Story, report: Report
-) -> None:
+@of_the_story
+def test_a_host_that_must_stop_has_stopped_before_others_begin(story: Story) -> None:
     for name in JOBS["strict"]:
         first, second = story.runs(name)
         assert first.ended < second.began
-        report.time("stopped before others begin", second.began - first.ended)
+        story.report.time("stopped before others begin", second.began - first.ended)
     first, second = story.runs("long job")
     assert first.ended > second.began, "a host that may continue does so"
 
 
+@of_the_story
 def test_nobody_but_a_job_that_does_not_obey_is_killed(story: Story) -> None:
     ended = [line for start in story.starts.values() for line in start.log().splitlines()]
     ended = [line for line in ended if " ended " in line]
@@ -210,14 +208,16 @@ def test_nobody_but_a_job_that_does_not_obey_is_killed(story: Story) -> None:
     assert "worker" in ended[0]
 
 
-def test_every_job_of_the_cut_hosts_is_accounted_once(story: Story, report: Report) -> None:
+@of_the_story
+def test_every_job_of_the_cut_hosts_is_accounted_once(story: Story) -> None:
     assert_accounted_once(story.site, story.raws, RERUN)
-    report.count("links cut", len(JOBS))
-    report.count("jobs", len(story.raws))
+    story.report.count("links cut", len(JOBS))
+    story.report.count("jobs", len(story.raws))
     for row in ("lost", "doubled", "false recoveries"):
-        report.count(row, 0)
+        story.report.count(row, 0)
 
 
+@of_the_story
 def test_hosts_work_on_when_the_link_is_back(story: Story) -> None:
     for name in JOBS:
         assert [run.host for run in story.runs(f"{name} more")] == [name]

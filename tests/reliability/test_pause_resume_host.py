@@ -5,8 +5,6 @@ does no harm. When leases vanish though their hosts live, nobody is taken for de
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -24,6 +22,7 @@ from tests.support.hosts import (
     release,
     runs_of,
 )
+from tests.support.patience import Bench, looking_back
 from tests.support.report import Report
 from tests.support.servers import Server
 from tests.support.site import KEYS, stays
@@ -44,7 +43,8 @@ MORE = {name: [f"{name} more"] for name in JOBS}  # begun after they woke
 class Story:
     """Two hosts stand still and wake again; what is noted down is for the tests."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, report: Report) -> None:
+        self.report = report
         self.site = network.site
         policies = {"easy": "continue", "strict": "stop"}
         self.sleepers = {
@@ -60,6 +60,7 @@ class Story:
         self.slept_at = time.monotonic()
         for start in self.sleepers.values():
             start.freeze()
+        self.all_slept_at = time.monotonic()
         again = await_runs(self.site, 2, *RERUN, timeout=BOUND + SLACK)
         self.times = [run.began - self.slept_at for run in again]
         left = max(0.0, self.slept_at + seconds - time.monotonic())
@@ -67,7 +68,7 @@ class Story:
 
     def is_asleep(self) -> bool:
         """Return whether no run of a sleeper has breathed since it was stopped."""
-        return all(runs_of(self.site, name)[0].ended < self.slept_at + 0.5 for name in RERUN)
+        return all(runs_of(self.site, name)[0].ended < self.all_slept_at for name in RERUN)
 
     def wake(self) -> None:
         """Let both go on, wait until the strict one has stopped, and let the easy one finish."""
@@ -120,54 +121,54 @@ def await_late_say(start: HostStart) -> None:
     wait_until(lambda: told in start.log(), "the late say", 5.0)
 
 
-@pytest.fixture(scope="module", params=sized((0.0, 2), (LEASE + 20.0, 8), timeout=180.0))
-def story(request: pytest.FixtureRequest, ledger_server: Server) -> Iterator[Story]:
-    seconds, times = request.param
-    ledger_server.flush()
-    with (
-        closing(ledger_server.client()) as ledger,
-        Network(ledger, ledger_server.url) as network,
-    ):
-        story = Story(network)
-        story.sleep(seconds)
-        story.wake()
-        story.lose_leases(times)
-        yield story
+def tell(bench: Bench, size: tuple[float, int]) -> Story:
+    """Tell the story: how long they sleep, at least, and how often all leases vanish."""
+    seconds, times = size
+    network = bench.enter(Network(bench.site.ledger, bench.ledger_server.url))
+    story = Story(network, bench.report)
+    story.sleep(seconds)
+    story.wake()
+    story.lose_leases(times)
+    return story
 
 
-def test_jobs_of_a_host_that_stands_still_run_once_more_elsewhere(
-    story: Story, report: Report
-) -> None:
+of_the_story = looking_back(tell, sized((0.0, 2), (LEASE + 20.0, 8), timeout=180.0))
+
+
+@of_the_story
+def test_jobs_of_a_host_that_stands_still_run_once_more_elsewhere(story: Story) -> None:
     for name, host in RERUN.items():
         assert [run.host for run in story.runs(name)] == [host, "heir"]
-    report.time("host stopped to recovered, lease 6", story.times)
-    report.count("hosts stopped and woken", len(RERUN))
-    report.count("re-runs", len(RERUN))
+    story.report.time("host stopped to recovered, lease 6", story.times)
+    story.report.count("hosts stopped and woken", len(RERUN))
+    story.report.count("re-runs", len(RERUN))
 
 
-def test_a_host_that_must_stop_does_so_as_soon_as_it_wakes(story: Story, report: Report) -> None:
+@of_the_story
+def test_a_host_that_must_stop_does_so_as_soon_as_it_wakes(story: Story) -> None:
     overlap = story.runs("strict job")[0].ended - story.woke_at
-    report.time("overlap after waking", max(0.0, overlap))
+    story.report.time("overlap after waking", max(0.0, overlap))
     assert overlap < OVERLAP
 
 
+@of_the_story
 def test_what_a_host_settles_after_it_woke_changes_nothing(story: Story) -> None:
     assert story.runs("easy job")[0].ended > story.woke_at, "it went on"
     assert story.processed_after_late_say == 0
 
 
+@of_the_story
 def test_hosts_that_are_awake_work_on_though_all_leases_vanish(story: Story) -> None:
     for host, names in MORE.items():
         assert [[run.host for run in story.runs(name)] for name in names] == [[host]]
 
 
-def test_every_job_of_hosts_that_stood_still_is_accounted_once(
-    story: Story, report: Report
-) -> None:
+@of_the_story
+def test_every_job_of_hosts_that_stood_still_is_accounted_once(story: Story) -> None:
     assert_accounted_once(story.site, story.raws, RERUN)
-    report.count("jobs", len(story.raws))
+    story.report.count("jobs", len(story.raws))
     for row in ("lost", "doubled", "false recoveries"):
-        report.count(row, 0)
+        story.report.count(row, 0)
 
 
 @pytest.mark.full
