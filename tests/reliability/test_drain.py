@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis import Redis
 
 from forkresque.errors import ExitCode
 from forkresque.protocol.payload import encode_job
 from tests.conftest import Starter
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.report import Report
 from tests.support.servers import Server
@@ -228,18 +228,10 @@ def test_one_deployment_after_another_runs_every_job_once(
 STUBBORN = ("stubborn", "masked", "locked_up")
 
 
-@pytest.fixture
-def server_of_its_own() -> Iterator[Server]:
-    """Return a server that a test may freeze."""
-    with Server() as server:
-        yield server
-
-
-@pytest.fixture
-def frozen_site(server_of_its_own: Server, ledger: Redis) -> Iterator[Site]:
-    """Return that server and the ledger, both empty."""
-    with closing(server_of_its_own.client()) as client:
-        yield Site(client, ledger)
+def a_server_to_freeze(bench: Bench) -> tuple[Server, Site]:
+    """Return another server, and that one and the bench's ledger."""
+    server = bench.enter(Server())
+    return server, Site(bench.enter(closing(server.client())), bench.site.ledger)
 
 
 def begin_stubborn(site: Site, at: str) -> list[bytes]:
@@ -288,33 +280,27 @@ def exits(masters: dict[str, Start], orders: dict[str, signal.Signals]) -> dict[
 
 
 @pytest.mark.parametrize("strict", sized(False, True))
-def test_nothing_prolongs_a_drain(
-    start: Starter,
-    site: Site,
-    server_of_its_own: Server,
-    frozen_site: Site,
-    tmp_path: Path,
-    report: Report,
-    *,
-    strict: bool,
-) -> None:
+@patient
+def test_nothing_prolongs_a_drain(bench: Bench, *, strict: bool) -> None:
+    site = bench.site
+    frozen, frozen_site = a_server_to_freeze(bench)
     limit = ("-t", str(DRAIN))
     masters = {
-        "stubborn jobs": start(*APP, *AUDIT, *limit, "-c", "3"),
-        "an import": importing_for_ever(start, tmp_path),
-        "a frozen claim": start(*APP, *limit, "-c", "1", url=server_of_its_own.url),
+        "stubborn jobs": bench.start(*APP, *AUDIT, *limit, "-c", "3"),
+        "an import": importing_for_ever(bench.start, bench.directory),
+        "a frozen claim": bench.start(*APP, *limit, "-c", "1", url=frozen.url),
     }
     cut = begin_stubborn(site, "drain")
     behind = site.enqueue("note", "behind")
     await_rest(masters["a frozen claim"], 1)
     with scripts_held(frozen_site, encode_job("math", "note", ["claimed"])):
         wait_until(lambda: held_scripts(frozen_site.redis) == 2, "a claim on its way")
-        server_of_its_own.pause()
+        frozen.pause()
         took = exits(masters, dict.fromkeys(masters, signal.SIGTERM))
         await_end_of_all(masters)
-        server_of_its_own.resume()
+        frozen.resume()
 
-    report.time("drain over to exit", [seconds - DRAIN for seconds in took.values()])
+    bench.report.time("drain over to exit", [seconds - DRAIN for seconds in took.values()])
     assert masters["stubborn jobs"].process.returncode == ExitCode.CUT
     assert masters["a frozen claim"].process.returncode == ExitCode.OK
     assert site.waiting()[-1] == behind
@@ -322,9 +308,9 @@ def test_nothing_prolongs_a_drain(
     assert site.redis.exists(KEYS.suspects()) == 0, "a drain is not the job's fault"
     assert (site.count("processed"), site.count("failed"), site.failures()) == (0, 0, [])
     assert_nothing_left(masters["stubborn jobs"], site.redis)
-    heir = start(*APP, "-c", "1", url=server_of_its_own.url)
+    heir = bench.start(*APP, "-c", "1", url=frozen.url)
     frozen_site.await_processed(1)
-    assert drain(heir, report) < 1.0
+    assert drain(heir, bench.report) < 1.0
     assert frozen_site.runs() == ["claimed"]
     assert_nothing_left(masters["a frozen claim"], frozen_site.redis)
     if strict:
@@ -332,30 +318,25 @@ def test_nothing_prolongs_a_drain(
 
 
 @pytest.mark.parametrize("strict", sized(False, True))
-def test_nothing_prolongs_a_forced_end(
-    start: Starter,
-    site: Site,
-    server_of_its_own: Server,
-    frozen_site: Site,
-    report: Report,
-    *,
-    strict: bool,
-) -> None:
+@patient
+def test_nothing_prolongs_a_forced_end(bench: Bench, *, strict: bool) -> None:
+    site = bench.site
+    frozen, frozen_site = a_server_to_freeze(bench)
     masters = {
-        "stubborn jobs": start(*APP, *AUDIT, "-c", "3"),
-        "frozen Redis": start(*APP, "-c", "3", url=server_of_its_own.url),
+        "stubborn jobs": bench.start(*APP, *AUDIT, "-c", "3"),
+        "frozen Redis": bench.start(*APP, "-c", "3", url=frozen.url),
     }
     cut = begin_stubborn(site, "end")
     behind = site.enqueue("note", "behind")
     begin_stubborn(frozen_site, "frozen")
-    server_of_its_own.pause()
+    frozen.pause()
     for master in masters.values():
         master.send_signal(signal.SIGINT)
         draining(master)
 
     took = exits(masters, dict.fromkeys(masters, signal.SIGINT))
 
-    report.time("forced end to exit", took.values())
+    bench.report.time("forced end to exit", took.values())
     for master in masters.values():
         assert master.process.returncode == 128 + signal.SIGINT
     await_end_of_all(masters)

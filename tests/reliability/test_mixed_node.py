@@ -10,8 +10,7 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -25,6 +24,7 @@ from forkresque.protocol.foreign import NODE_TIMEOUT
 from forkresque.protocol.payload import encode_job
 from tests.conftest import Starter
 from tests.support.node import NodeProcess, node_modules, run_node
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.report import Report
 from tests.support.servers import Server
@@ -71,13 +71,6 @@ class Neighbours:
         return process
 
 
-@pytest.fixture
-def neighbours(one_server: Server, ledger_server: Server, site: Site) -> Iterator[Neighbours]:
-    neighbours = Neighbours(one_server, ledger_server)
-    yield neighbours
-    neighbours.close()
-
-
 def registered(site: Site) -> set[str]:
     return {raw.decode() for raw in site.redis.smembers(KEYS.workers())}
 
@@ -91,9 +84,10 @@ def assert_untouched(master: Start) -> None:
     assert "unregistered by another client" not in master.log()
 
 
-def test_a_killed_worker_of_node_is_removed_and_its_job_is_failed_not_run(
-    start: Starter, site: Site, neighbours: Neighbours, report: Report
-) -> None:
+@patient
+def test_a_killed_worker_of_node_is_removed_and_its_job_is_failed_not_run(bench: Bench) -> None:
+    site = bench.site
+    neighbours = bench.enter(closing(Neighbours(bench.server, bench.ledger_server)))
     dead, alive = neighbours.worker(), neighbours.worker()
     payload = encode_job("math", "note", ["in the hand of the dead"])
     os.kill(dead.pid, signal.SIGKILL)
@@ -103,7 +97,7 @@ def test_a_killed_worker_of_node_is_removed_and_its_job_is_failed_not_run(
     record = {"run_at": "2026", "queue": "math", "payload": json.loads(payload), "worker": name}
     site.redis.set(KEYS.worker(wid), json.dumps(record, separators=(",", ":")))
 
-    master = start(*APP, "-c", "1", "--stuck-worker-timeout", f"{SILENT:g}")
+    master = bench.start(*APP, "-c", "1", "--stuck-worker-timeout", f"{SILENT:g}")
     wait_until(lambda: wid not in registered(site), "the dead worker's end", 4 * SILENT)
 
     (failure,) = map(parse_failure, site.redis.lrange(KEYS.failed(), 0, -1))
@@ -113,7 +107,7 @@ def test_a_killed_worker_of_node_is_removed_and_its_job_is_failed_not_run(
     assert [one for one in registered(site) if f":{alive.pid}:" in one], "the living one is gone"
     assert site.runs() == []
     assert_untouched(master)
-    report.count("foreign workers touched", 0)
+    bench.report.count("foreign workers touched", 0)
 
 
 def test_a_job_that_node_has_failed_for_a_dead_host_is_not_run_by_us_as_well(
@@ -195,11 +189,12 @@ class Storm:
 @pytest.mark.parametrize(
     "size", sized(Size(600, 60, 4.0), Size(20_000, 1_000, 60.0), timeout=240), ids=str
 )
-def test_a_mixed_fleet_in_a_storm_of_kills(
-    start: Starter, site: Site, neighbours: Neighbours, report: Report, size: Size
-) -> None:
-    report.seed("mixed fleet", SEED)
-    master = start(*APP, "-c", "4", "--stuck-worker-timeout", f"{SILENT:g}")
+@patient
+def test_a_mixed_fleet_in_a_storm_of_kills(bench: Bench, size: Size) -> None:
+    site = bench.site
+    neighbours = bench.enter(closing(Neighbours(bench.server, bench.ledger_server)))
+    bench.report.seed("mixed fleet", SEED)
+    master = bench.start(*APP, "-c", "4", "--stuck-worker-timeout", f"{SILENT:g}")
     idle_workers(master, 4)
     storm = Storm(master, neighbours)
 
@@ -211,11 +206,11 @@ def test_a_mixed_fleet_in_a_storm_of_kills(
     wait_until(lambda: _is_at_rest(site), "rest", 30.0)
 
     assert all(storm.kills.values()), storm.kills
-    _judge(site, size, storm.kills, report)
+    _judge(site, size, storm.kills, bench.report)
     assert {_pid(wid) for wid in registered(site)} >= storm.foreign_workers
     assert_untouched(master)
-    report.count("own workers pruned", 0)
-    report.count("foreign workers touched", 0)
+    bench.report.count("own workers pruned", 0)
+    bench.report.count("foreign workers touched", 0)
     storm.stop()
     master.send_signal(signal.SIGTERM)
     assert master.wait(10) == ExitCode.OK

@@ -31,6 +31,7 @@ from forkresque.queue import Queue
 from tests.conftest import Starter
 from tests.support import oracle
 from tests.support.calls import CALLS, Call
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.proxy import Pace, Proxy
 from tests.support.report import Report
@@ -243,27 +244,27 @@ class Silence:
         return unknown.value
 
 
-@pytest.fixture
-def silences(one_server: Server, start: Starter, site: Site) -> Iterator[list[Silence]]:
+def begin_silences(bench: Bench) -> list[Silence]:
     """Return a master with a job in hand and a producer for each kind of silence."""
-    site.redis.script_load(load("enqueue").source)  # or the first answer would be NOSCRIPT
-    with ExitStack() as stack:
-        silences = []
-        for name in ("half open", "muted"):
-            proxy = stack.enter_context(Proxy(one_server.socket))
-            master = start(*APP, "-c", "1", "-t", str(DRAIN), *AUDIT, url=proxy.url)
-            site.gates(name)  # before the next master is there: this one has it in hand
-            client = stack.enter_context(closing(Target(proxy.url, timeout=0.5).client()))
-            queue = Queue(client, KEYS)
-            assert queue.length(name) == 0  # connects, or it would know that it never asked
-            silences.append(Silence(proxy, master, queue, name))
-        yield silences
+    # Or the first answer would be NOSCRIPT.
+    bench.site.redis.script_load(load("enqueue").source)
+    silences = []
+    for name in ("half open", "muted"):
+        proxy = bench.enter(Proxy(bench.server.socket))
+        master = bench.start(*APP, "-c", "1", "-t", str(DRAIN), *AUDIT, url=proxy.url)
+        bench.site.gates(name)  # before the next master is there: this one has it in hand
+        client = bench.enter(closing(Target(proxy.url, timeout=0.5).client()))
+        queue = Queue(client, KEYS)
+        assert queue.length(name) == 0  # connects, or it would know that it never asked
+        silences.append(Silence(proxy, master, queue, name))
+    return silences
 
 
 @pytest.mark.parametrize("strict", sized(False, True))
-def test_a_silent_line_prolongs_no_drain_and_doubles_no_job(
-    start: Starter, site: Site, silences: list[Silence], report: Report, *, strict: bool
-) -> None:
+@patient
+def test_a_silent_line_prolongs_no_drain_and_doubles_no_job(bench: Bench, *, strict: bool) -> None:
+    site = bench.site
+    silences = begin_silences(bench)
     with ThreadPoolExecutor(len(silences)) as pool:
         for silence in silences:
             silence.begin()
@@ -274,7 +275,7 @@ def test_a_silent_line_prolongs_no_drain_and_doubles_no_job(
         codes = [silence.master.wait(15) for silence in silences]
         took = time.monotonic() - asked_at
         unknowns = list(asking)
-    report.time("SIGTERM to exit", took)
+    bench.report.time("SIGTERM to exit", took)
     assert took <= DRAIN + OVERTIME or not strict
     assert codes == [ExitCode.CUT] * len(silences)
     assert all(s.proxy.connections > s.connections for s in silences), "nobody has tried again"
@@ -290,14 +291,15 @@ def test_a_silent_line_prolongs_no_drain_and_doubles_no_job(
                 silence.name, "note", [silence.name], request_id=unknown.request_id
             )
         assert site.redis.llen(KEYS.queue(silence.name)) == 1
-    finish_elsewhere(start, site, silences)
-    report.count("doubled", 0)
+    finish_elsewhere(bench, silences)
+    bench.report.count("doubled", 0)
 
 
-def finish_elsewhere(start: Starter, site: Site, silences: list[Silence]) -> None:
+def finish_elsewhere(bench: Bench, silences: list[Silence]) -> None:
     """Have another master do what was cut: each of it runs once more, and all is accounted."""
+    site, queues = bench.site, ",".join(("math", *(silence.name for silence in silences)))
     names = [silence.name for silence in silences]
-    heir = start("-A", "tests.support.jobs", "-q", ",".join(("math", *names)), "-c", "2", *AUDIT)
+    heir = bench.start("-A", "tests.support.jobs", "-q", queues, "-c", "2", *AUDIT)
     for name in names:
         site.started(name, times=2)
     site.release(*names)

@@ -15,14 +15,14 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
-from redis import Redis
 
 from forkresque.errors import EnqueueUnknown, ExitCode, RedisRefused, RedisUnavailable
 from forkresque.protocol.connection import Target
 from forkresque.protocol.payload import parse
 from forkresque.protocol.store import Ack
 from forkresque.queue import Queue
-from tests.conftest import SERVERS, Starter
+from tests.conftest import SERVERS
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.report import Report
 from tests.support.sentinels import NAME, Cluster, ask
@@ -191,16 +191,11 @@ class Story:
         report.time("promotion to work resumed", self.resolved)
 
 
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """Return one primary, two replicas and three sentinels."""
-    with Cluster(binaries()[SERVERS[-1]]) as cluster:
-        yield cluster
-        print(cluster.log())
-
-
-def play(cluster: Cluster, master: Start, ledger: Any, ack: Ack, faults: list[Fault]) -> Story:
+def play(bench: Bench, ack: Ack, faults: list[Fault]) -> Story:
     """Have one fail-over after the other under load, and let all that there is be done."""
+    cluster = bench.enter(Cluster(binaries()[SERVERS[-1]]))
+    bench.note(cluster.log)
+    master, ledger = started(bench, cluster), bench.site.ledger
     lags, resolved = [], []
     with Load(cluster.url, ack) as load:
         for fault in faults:
@@ -232,10 +227,9 @@ def resumed(load: Load, ledger: Any) -> float:
     return time.monotonic() - promoted_at
 
 
-@pytest.fixture
-def master(cluster: Cluster, start: Starter) -> Start:
+def started(bench: Bench, cluster: Cluster) -> Start:
     """Return a master that finds the primary by the sentinels."""
-    master = start(*APP, "-c", "4", url=cluster.url)
+    master = bench.start(*APP, "-c", "4", url=cluster.url)
     idle_workers(master, 4)
     return master
 
@@ -244,25 +238,24 @@ FAULTS = [*[killed] * 6, *[frozen, cut_off] * 2]
 
 
 @pytest.mark.parametrize("faults", sized([killed], FAULTS))
+@patient
 def test_what_a_replica_has_acknowledged_survives_the_primary(
-    cluster: Cluster, master: Start, ledger: Redis, report: Report, faults: list[Fault]
+    bench: Bench, faults: list[Fault]
 ) -> None:
-    story = play(cluster, master, ledger, Ack.REPLICA, faults)
+    story = play(bench, Ack.REPLICA, faults)
 
-    story.tell(report, "lost")
+    story.tell(bench.report, "lost")
     assert story.lost == {}
     assert len(story.acknowledged) > 10 * len(faults)
     assert max(story.resolved) <= RESOLVED_WITHIN or len(faults) == 1, story.resolved
 
 
 @pytest.mark.full
-@pytest.mark.timeout(600)
-def test_what_no_replica_has_acknowledged_is_lost_at_most_by_the_lag(
-    cluster: Cluster, master: Start, ledger: Redis, report: Report
-) -> None:
-    story = play(cluster, master, ledger, Ack.PRIMARY, [killed] * 10)
+@patient
+def test_what_no_replica_has_acknowledged_is_lost_at_most_by_the_lag(bench: Bench) -> None:
+    story = play(bench, Ack.PRIMARY, [killed] * 10)
 
-    story.tell(report, "lost by fail-overs without ack=replica")
+    story.tell(bench.report, "lost by fail-overs without ack=replica")
     assert story.lost, "a lag that costs nothing proves nothing"
     others = [
         at
