@@ -24,6 +24,7 @@ from tests.support.jobs import BOMB_LIMIT, app
 from tests.support.lone_workers import running
 from tests.support.monitor import Intake, Monitor
 from tests.support.oracle import AUDIT
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.report import Report
 from tests.support.servers import Server
@@ -185,26 +186,28 @@ def test_the_loss_of_hosts_alone_condemns_at_the_tenth(
 
 
 @pytest.mark.parametrize("losses", sized(HOST_LIMIT, HOST_LIMIT))
+@patient
 def test_a_job_that_kills_master_and_worker_counts_as_the_loss_of_hosts(
-    start: Starter, site: Site, report: Report, *, losses: int
+    bench: Bench, losses: int
 ) -> None:
+    site = bench.site
     intake = Intake(site.redis)
     poison = encode_job("math", "parricide", ["mark"])
     intake.put({poison: "mark", **behind()})
     for number in range(1, losses + 1):
-        master = start(*APP, "-c", "1", "--audit", str(AUDIT))
+        master = bench.start(*APP, "-c", "1", "--audit", str(AUDIT))
         assert master.wait(10) == -signal.SIGKILL
         assert site.runs().count("mark") == number
         wait_until(lambda master=master: not master.left(), "its orphans to leave")  # type: ignore[misc]
-    report.count("kills of masters", losses)
+    bench.report.count("kills of masters", losses)
 
-    master = start(*APP, "-c", "1", "--audit", str(AUDIT))
+    master = bench.start(*APP, "-c", "1", "--audit", str(AUDIT))
     site.await_processed(BEHIND)
     idle_workers(master, 1)
     wait_until(lambda: site.redis.scard(KEYS.masters()) == 1, "the dead master's burial")
     (failure,) = site.failures()
     assert failure["payload"]["args"] == ["mark"]
-    evidence = oracle.prove(site, intake.acknowledged, report, faults=losses)
+    evidence = oracle.prove(site, intake.acknowledged, bench.report, faults=losses)
     assert story_of(poison, evidence) == ["REQUEUED"] * (losses - 1) + ["POISON"]
     stop(master)
     assert_nothing_left(master, site.redis)
