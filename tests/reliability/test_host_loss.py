@@ -25,6 +25,7 @@ from tests.support.hosts import (
     await_workers,
     drain,
     hand_out,
+    network_of,
     release,
     runs_of,
 )
@@ -49,7 +50,7 @@ def workers_of(site: Site, host: str) -> set[bytes]:
 @pytest.mark.parametrize("lease", sized(SHORT_LEASE, LEASE, timeout=90.0))
 @patient
 def test_jobs_of_lost_hosts_run_elsewhere_once(bench: Bench, lease: float) -> None:
-    network = bench.enter(Network(bench.site.ledger, bench.ledger_server.url))
+    network = network_of(bench)
     site = network.site
     lost, restarted, heir = (network.host(name) for name in ("lost", "restarted", "heir"))
     # One worker where ids must come again: pids of two depend on when the first starts its thread.
@@ -97,7 +98,7 @@ def test_jobs_of_lost_hosts_run_elsewhere_once(bench: Bench, lease: float) -> No
 
 @patient
 def test_hosts_of_one_name_do_not_take_each_others_jobs(bench: Bench) -> None:
-    network = bench.enter(Network(bench.site.ledger, bench.ledger_server.url))
+    network = network_of(bench)
     site = network.site
     first, second = (network.host(name, hostname="twin") for name in ("one", "other"))
     # One worker each, or the ids may differ: see above.

@@ -18,6 +18,7 @@ from tests.support.hosts import (
     await_workers,
     drain,
     hand_out,
+    network_of,
     release,
     runs_of,
 )
@@ -149,7 +150,7 @@ def await_settling(start: HostStart) -> None:
 
 def tell(bench: Bench, size: float) -> Story:
     """Tell the story with leases of so many seconds."""
-    network = bench.enter(Network(bench.site.ledger, bench.ledger_server.url))
+    network = network_of(bench)
     story = Story(network, size, bench.report)
     story.lose_touch()
     story.heal_the_short_cut()

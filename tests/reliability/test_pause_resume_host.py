@@ -19,6 +19,7 @@ from tests.support.hosts import (
     await_workers,
     drain,
     hand_out,
+    network_of,
     release,
     runs_of,
 )
@@ -124,7 +125,7 @@ def await_late_say(start: HostStart) -> None:
 def tell(bench: Bench, size: tuple[float, int]) -> Story:
     """Tell the story: how long they sleep, at least, and how often all leases vanish."""
     seconds, times = size
-    network = bench.enter(Network(bench.site.ledger, bench.ledger_server.url))
+    network = network_of(bench)
     story = Story(network, bench.report)
     story.sleep(seconds)
     story.wake()

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from forkresque.protocol.claims import Outcome
 from forkresque.protocol.payload import digest
 from forkresque.protocol.registry import Recovery
 from forkresque.supervisor.control import ask
+from tests.support.patience import Bench
 from tests.support.processes import Start, assert_nothing_left, kill
 from tests.support.servers import Server, binaries, dying_with_runner
 from tests.support.site import KEYS, Site, idle_workers
@@ -217,9 +218,17 @@ class Host:
 
 
 class Network:
-    """Redis in a hub, and hosts around it. At the end all of it is gone."""
+    """Redis in a hub, and hosts around it. At the end all is gone, and `say` hears the logs."""
 
-    def __init__(self, ledger: Redis, ledger_url: str, *, appendonly: str | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Redis,
+        ledger_url: str,
+        *,
+        appendonly: str | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self._say = say
         self._ledger_url = ledger_url
         self._hosts: list[Host] = []
         self._starts: list[tuple[str, HostStart]] = []
@@ -252,7 +261,7 @@ class Network:
         return host
 
     def run(self, host: Host, *args: str) -> HostStart:
-        """Start a master on a host. At the end it is killed, and its log printed."""
+        """Start a master on a host. At the end it is killed, and its log told."""
         url, env = f"redis://{HUB}:{self.server.port}", {"LEDGER_URL": self._ledger_url}
         args = ("-A", "tests.support.jobs", "--audit", str(AUDIT), *args)
         start = HostStart(host.space, *args, url=url, env=env)
@@ -271,9 +280,15 @@ class Network:
         for name, start in self._starts:
             kill(start.left())
             start.process.wait()
-            print(f"-- log of {name}, which ended with {start.process.returncode}\n{start.log()}")
+            ended = f"which ended with {start.process.returncode}"
+            self._say(f"-- log of {name}, {ended}\n{start.log()}")
             start.remove()
         self._stack.close()
+
+
+def network_of(bench: Bench) -> Network:
+    """Return a network with a Redis of its own, and a bench's ledger."""
+    return bench.enter(Network(bench.site.ledger, bench.ledger_server.url, say=bench.say))
 
 
 def await_workers(starts: Mapping[HostStart, int]) -> None:

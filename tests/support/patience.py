@@ -65,6 +65,10 @@ class Bench:
         """Enter a context that is left when the masters have been stopped."""
         return self._stack.enter_context(context)
 
+    def say(self, text: str) -> None:
+        """Have this in the log as well."""
+        self._log.append(text)
+
     def note(self, said: Callable[[], str]) -> None:
         """Have this in the log as well, as it is when the masters have been stopped."""
         self._stack.callback(lambda: self._log.append(said()))
