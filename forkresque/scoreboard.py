@@ -83,6 +83,7 @@ class Books(_Block):
     recovered = _word(4, "Jobs of dead workers brought back or failed.")
     trusted_ns = _word(5, "Monotonic time until which no other host takes our jobs, 0: not known.")
     refusals = _word(6, "How many of its duties Redis answers and refuses, at the last attempt.")
+    lapses = _word(7, "How often the lease was renewed after that time, so too late to tell.")
 
 
 class Depth(_Block):

@@ -242,8 +242,11 @@ class Clerk:
             log.warning("worker=%s was unregistered by another client; it is back", worker)
         if self._counts_rivals:
             self._count_rivals()
+        books = self._board.books
+        if 0 < books.trusted_ns < sent_ns:  # who wakes may be here before the master looks
+            books.lapses += 1
         # It counts from the question on, and ends early enough to stop a job before others begin.
-        self._board.books.trusted_ns = sent_ns + int((lease.term - max(3.0, lease.renewal)) * 1e9)
+        books.trusted_ns = sent_ns + int((lease.term - max(3.0, lease.renewal)) * 1e9)
         self._tell_pings()
         return lease.renewal
 

@@ -89,6 +89,7 @@ class Master:
         self._wakeups = Wakeups([*self._orders, signal.SIGCHLD])
         self._memory = MemoryGuard(self._gauges, limited=bool(options.max_memory))
         self._leftovers = Leftovers(estate.strays, time.monotonic())
+        self._lapses = self._board.books.lapses
         self._title = ""
 
     def run(self) -> int:
@@ -278,8 +279,11 @@ class Master:
             self._helm.stop(0.0)
 
     def _is_cut_off(self, now: float) -> bool:
-        """Return whether other hosts may take our jobs soon, and ours must be stopped for that."""
-        return self._options.on_partition == "stop" and 0 < self._board.books.trusted_ns < now * 1e9
+        """Return whether other hosts may take our jobs, or may have, and ours must be stopped."""
+        books, seen = self._board.books, self._lapses
+        self._lapses = books.lapses
+        is_untrusted = 0 < books.trusted_ns < now * 1e9 or seen != self._lapses
+        return self._options.on_partition == "stop" and is_untrusted
 
     def _give_up(self, now: float) -> None:
         """End when no worker has got ready for long; a service manager has its own patience."""
