@@ -42,7 +42,7 @@ class Station(Protocol):
         """Return how often connections to Redis should have been made anew."""
 
     def turn(self) -> bool:
-        """Wait until it is this worker's turn to claim; False when it was woken to leave."""
+        """Wait until it is this worker's turn to claim; False when woken for something else."""
 
     def pass_on(self) -> None:
         """Let the next idle worker have the turn: this one has a job."""

@@ -124,8 +124,8 @@ class Worker(Observable):
         self._tokens = Tokens(self._post.nonce)
         self.performer = Performer(jobs, self._seat, titled, self.events)
         self._registered = False
-        self._unanswered = False  # a claim was given up before its answer came
-        self._redials = self._station.redials
+        self._doubtful = False  # a job may stand in our slot that nobody would look for
+        self._redials = self._looked_at = self._station.redials
         self._warned: set[bytes] = set()
         self._refreshed_at = float("-inf")
 
@@ -168,9 +168,8 @@ class Worker(Observable):
         self._seat.enter(Phase.IDLE, time.monotonic_ns())
         self._titled("idle")
         self.events.emit("pause")
-        if self._unanswered:  # a job may stand in our slot that nobody would look for
-            self._asked(self._recover_own_slot, until=lambda: self._station.leaving)
-            self._unanswered = False
+        if self._doubtful or self._looked_at != self._station.redials:
+            self._look_into_own_slot()
         if not self._station.turn():
             return None
         armed = False  # whoever was woken finds a job, mostly: the first claim is a plain one
@@ -182,13 +181,23 @@ class Worker(Observable):
             if isinstance(answer, Claimed):
                 self._station.pass_on()
                 return self._kept(answer)
-            self._unanswered = answer is None
+            self._doubtful = answer is None  # given up before the answer came
             if armed or not self._link.tracking:
                 if self._station.is_surplus():
                     return None
                 self._come_to_terms(answer)
             armed = not armed and self._link.tracking
         return None
+
+    def _look_into_own_slot(self) -> None:
+        """Put back what Redis gave us and we never heard of, or gave us again when it fell back.
+
+        A Redis that lost the last it was told, and may have forgotten that a job has ended, is
+        a Redis that was away.
+        """
+        self._looked_at = self._station.redials
+        self._asked(self._recover_own_slot, until=lambda: self._station.leaving)
+        self._doubtful = False
 
     def _claim(self, token: bytes, *, armed: bool) -> Claimed | Nothing:
         if self._redials != self._station.redials:
@@ -322,6 +331,7 @@ class Worker(Observable):
         if settled.lost:
             log.warning("worker=%s: its job was recovered by others meanwhile", self._post.worker)
             self._registered = False
+            self._doubtful = True
         if self._claims.skipped:
             self._warn_of(self._claims.skipped)
         if settled.next is Nothing.UNREGISTERED:

@@ -126,9 +126,10 @@ class Pooled:
         return int(self._board.books.redials)
 
     def turn(self) -> bool:
-        """Sleep until the baton comes; False when it is time to leave."""
+        """Sleep until the baton comes; False when it is time to leave, or Redis was away."""
         self._seat.on_call = 0
-        while not self.leaving:
+        redials = self.redials
+        while not self.leaving and self.redials == redials:
             self._seat.enter(Phase.IDLE, time.monotonic_ns())
             if self._seat.held:  # it must not even be woken in place of one who may work
                 self.rest(BEAT)

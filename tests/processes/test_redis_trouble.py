@@ -1,5 +1,6 @@
 """Redis hangs, dies, refuses or forgets. Every job is settled once, and nobody needs a restart."""
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -13,7 +14,17 @@ from tests.conftest import Starter
 from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.servers import HOST, Server, free_port
-from tests.support.site import APP, KEYS, Site, await_rest, idle_workers, phases, state, stays
+from tests.support.site import (
+    APP,
+    KEYS,
+    Site,
+    await_rest,
+    idle_workers,
+    on_call,
+    phases,
+    state,
+    stays,
+)
 from tests.support.waiting import wait_until
 
 PATIENCE = ("--shutdown-timeout", "2")
@@ -120,6 +131,33 @@ def test_jobs_go_on_after_redis_was_killed_and_is_back(
     await_reached(master)
     assert (site.starts("a"), site.starts("b"), site.count("failed")) == (1, 1, 0)
     assert pids(master) == before
+    drain(master, site)
+
+
+def test_a_job_that_redis_hands_out_again_when_it_has_forgotten_its_end_is_put_back(
+    start: Starter, site: Site, server_of_its_own: Server
+) -> None:
+    """A log that lost its tail has it in the slot of a worker that is asleep."""
+    master = start(*APP, "-c", "3")
+    idle_workers(master, 3)
+    await_reached(master)
+    (worker,) = site.gates("a")
+    (log,) = server_of_its_own.directory.glob("appendonlydir/*.incr.aof")
+    then = log.stat().st_size
+    site.release("a")
+    site.await_processed(1)
+    await_rest(master, 3)
+    assert worker not in on_call(master)
+
+    server_of_its_own.kill()
+    wait_until(lambda: not state(master)["clerk"]["reached"], "the clerk to notice")
+    os.truncate(log, then)
+    server_of_its_own.restart()
+
+    site.started("a", times=2)
+    site.release("a")
+    site.await_processed(1)
+    assert (site.slots(), site.waiting(), site.failures()) == (0, [], [])
     drain(master, site)
 
 
