@@ -7,7 +7,7 @@ else. So the state goes, as JSON, into a descriptor that the next image finds by
 import json
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,14 +65,19 @@ def _descriptor() -> int | None:
     return None
 
 
-def execute(state: State, descriptors: Iterable[int], argv: list[str]) -> None:
+def execute(
+    state: State, descriptors: Iterable[int], argv: list[str], *, heard: Callable[[], Iterable[int]]
+) -> None:
     """Become the next image. Returns only by raising OSError, with everything as it was.
 
-    Signals stay blocked until that image can hear them, so none is lost meanwhile.
+    Signals stay blocked until that image can hear them, so none is lost meanwhile. `heard` returns
+    those that this image has heard and not obeyed: they are sent again, for the next one.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     mask = sorted(map(int, before))
     try:
+        for signum in heard():
+            os.kill(os.getpid(), signum)
         with left({**state, "mask": mask}, descriptors):
             os.execv(argv[0], argv)  # noqa: S606 - our own interpreter and arguments
     finally:

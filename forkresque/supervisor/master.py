@@ -340,6 +340,7 @@ class Master:
                 self._leftovers,
                 self._control,
                 self._pidfile,
+                self._wakeups,
                 announced=self._notifier.has_announced,
             )
         except OSError as error:

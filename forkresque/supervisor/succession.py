@@ -11,6 +11,7 @@ from forkresque.supervisor.obituaries import Obituaries
 from forkresque.supervisor.pidfile import Pidfile
 from forkresque.supervisor.reload import argv
 from forkresque.supervisor.strays import Leftovers
+from forkresque.supervisor.wakeups import Wakeups
 
 
 def succeed(
@@ -20,6 +21,7 @@ def succeed(
     leftovers: Leftovers,
     control: ControlServer,
     pidfile: Pidfile | None,
+    wakeups: Wakeups,
     *,
     announced: bool,
 ) -> None:
@@ -41,4 +43,4 @@ def succeed(
     kept += [number for pipe in estate.batons for number in (pipe.reader, pipe.writer)]
     kept += [int(member[name]) for member in members for name in ("pair", "dump")]
     kept += [] if lock is None else [lock]
-    handover.execute(state, kept, argv())
+    handover.execute(state, kept, argv(), heard=wakeups.take)
