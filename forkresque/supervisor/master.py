@@ -185,7 +185,10 @@ class Master:
         turn was begun meanwhile, it is nowhere.
         """
         turns, facts = self._children.turns(), self._children.facts()
-        full = select.select([pipe.reader for pipe in self._estate.batons], [], [], 0)[0]
+        poll = select.poll()  # not select, which knows no descriptor beyond 1023
+        for pipe in self._estate.batons:
+            poll.register(pipe.reader, select.POLLIN)
+        full = dict(poll.poll(0))
         if turns != self._children.turns():
             return False
         for index, pipe in enumerate(self._estate.batons):

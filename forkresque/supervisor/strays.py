@@ -120,6 +120,8 @@ def _await_end(stray: Process) -> None:
     with contextlib.suppress(OSError):
         descriptor = os.pidfd_open(stray.pid)
         try:
-            select.select([descriptor], [], [], _PATIENCE)
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            poll.poll(_PATIENCE * 1000)
         finally:
             os.close(descriptor)
