@@ -7,6 +7,7 @@ anything else. Leave by `os._exit`, never up the parent's stack.
 
 import contextlib
 import ctypes
+import errno
 import faulthandler
 import gc
 import os
@@ -38,6 +39,7 @@ _IGNORED = (
 )
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = 500
+_NO_PIDFD = (errno.ENOSYS, errno.EPERM)  # an old kernel; a container that forbids what it ignores
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -149,11 +151,11 @@ def spawn(
 def _as_seen_by_parent(pid: int, pair: socket.socket, dump: int, seat: Seat) -> Forked:
     with contextlib.suppress(OSError):  # the child does the same; whoever is first
         os.setpgid(pid, pid)
+    start, pidfd = processes.start_of_child(pid), None
     try:
-        pidfd = _pidfd(pid)
-        start = processes.start_of_child(pid)  # it may be dead by now
+        pidfd = None if start is None else _pidfd(pid)
     except OSError:
-        pidfd, start = None, None
+        start = None
     if start is None:  # out of descriptors, most likely: its death could not be settled
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -165,7 +167,15 @@ def _as_seen_by_parent(pid: int, pair: socket.socket, dump: int, seat: Seat) -> 
 
 
 def _pidfd(pid: int) -> int | None:
-    return os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+    """Return a descriptor that tells of a child's end, or None where only SIGCHLD does."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in _NO_PIDFD:
+            return None
+        raise
 
 
 @dataclass(frozen=True, slots=True)
