@@ -57,7 +57,7 @@ def _prepared(
     known = imported or session.chosen("redis") is not None
     pinned = _TEMPORARY if app.url == "embedded://" else ""
     with served(app):
-        if known:
+        if known and not is_left():  # the next image is blind until it serves, and was tried before
             _check(app, required=options.require_redis)
 
         def load() -> Forkresque:
