@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from forkresque.errors import ConfigError
 from forkresque.policy.child import Child, Doing, Facts, Fault, Kind, Spawn
 from forkresque.scoreboard import Phase, Role, Scoreboard
 from forkresque.supervisor.child import DUMP, ORPHANED, Forked, Inheritance, spawn
@@ -78,7 +79,7 @@ class Children:
     def spawn(
         self, wanted: Spawn, body: Body, generation: int, *, let_go: Callable[[], None]
     ) -> None:
-        """Fork a child that runs `body` into a seat. Raises OSError when the kernel refuses.
+        """Fork a child that runs `body` into a seat. Raises as `child.spawn` does.
 
         `let_go` closes, in the child, what is the master's apart from its children.
         """
@@ -95,7 +96,7 @@ class Children:
         death_signal = ORPHANED if kind is Kind.CLERK else signal.SIGTERM
         try:
             forked = spawn(seat, body, let_go=leave_parent, death_signal=death_signal)
-        except OSError:
+        except (OSError, ConfigError):
             seat.leave()
             raise
         self.admit(Member(number, kind, wanted.pool, forked))

@@ -77,16 +77,21 @@ class Check:
     def __init__(self, place: Workplace, wanted: Fitness, *, deadline: float) -> None:
         self.deadline = deadline
         self.told = os.memfd_create("forkresque-check")
-        self._process = subprocess.Popen(  # noqa: S603 - our own command line
-            argv(),
-            env=os.environ | {CHECK: str(wanted)},
-            cwd=place.path,
-            stdin=subprocess.DEVNULL,
-            stdout=self.told,
-            stderr=self.told,
-            start_new_session=True,
-            preexec_fn=lambda: die_with(os.getppid(), signal.SIGKILL),
-        )
+        master = os.getpid()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command line
+                argv(),
+                env=os.environ | {CHECK: str(wanted)},
+                cwd=place.path,
+                stdin=subprocess.DEVNULL,
+                stdout=self.told,
+                stderr=self.told,
+                start_new_session=True,
+                preexec_fn=lambda: die_with(master, signal.SIGKILL),
+            )
+        except OSError:
+            os.close(self.told)
+            raise
 
     @property
     def pid(self) -> int:
@@ -166,7 +171,8 @@ class Reload:
             return math.inf
         if now >= self._check.deadline:
             self._check.kill()
-        return max(0.0, self._check.deadline - now)
+            return math.inf  # its end is heard
+        return self._check.deadline - now
 
     def cancel(self) -> None:
         """End a check that nobody waits for any more."""
