@@ -25,7 +25,10 @@ HOARD_LIMIT_BYTES = 256 * 1024 * 1024
 BOMB_LIMIT = 40  # processes
 NOBODY = 65534
 
+MEGABYTE = b"x" * (1 << 20)
+
 app = Forkresque()
+_kept: list[bytes] = []
 _ledgers: dict[int, Redis] = {}
 
 
@@ -51,6 +54,17 @@ def slow(mark: str, seconds: float) -> None:
     ledger().rpush("runs", mark)
 
 
+@app.job("timed", queue="math")
+def timed(mark: str, seconds: float) -> None:
+    """Tell when it begins and ends, as `<mark> <pid> <1 or -1>`, and that it ran."""
+    ledger().rpush("spans", f"{mark} {os.getpid()} 1")
+    time.sleep(seconds)
+    with ledger().pipeline() as pipe:
+        pipe.rpush("spans", f"{mark} {os.getpid()} -1")
+        pipe.rpush("runs", mark)
+        pipe.execute()
+
+
 @app.job("gate", queue="math")
 def gate(name: str) -> None:
     """Tell `started:<name>` its pid, wait for `release:<name>`, and tell that it ran."""
@@ -60,6 +74,12 @@ def gate(name: str) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"nobody released {name} in {GATE_TIMEOUT:.0f} s")
     ledger().rpush("runs", name)
+
+
+@app.job("patient_gate", queue="math", timeout=GATE_TIMEOUT)
+def patient_gate(name: str) -> None:
+    """Be a gate with a limit of its own."""
+    gate(name)
 
 
 @app.job("once_gate", queue="math", on_crash="fail")
@@ -244,6 +264,61 @@ def hoard(mark: str) -> None:
             hoarded.append(bytearray(HOARD_LIMIT_BYTES // 64))
     except MemoryError:
         os.abort()
+
+
+@app.job("keep", queue="math")
+def keep(megabytes: int) -> None:
+    """Tell its pid, and keep so much memory for good."""
+    _kept.append(MEGABYTE * megabytes)
+    ledger().rpush("kept", os.getpid())
+
+
+@app.job("borrow", queue="math")
+def borrow(megabytes: int) -> None:
+    """Tell its pid, and use so much memory for a moment."""
+    ledger().rpush("borrowed", os.getpid(), len(MEGABYTE * megabytes))
+
+
+@app.job("swell", queue="math", on_crash="fail")
+def swell(name: str, at_once: int, slowly: int, pause: float) -> None:
+    """Take megabytes: some at once, tell `started:<name>`, others one by one; be a gate then."""
+    held = [MEGABYTE * at_once]
+    ledger().rpush(f"started:{name}", os.getpid())
+    for _ in range(slowly):
+        time.sleep(pause)
+        held.append(b"x" * len(MEGABYTE))
+    gate(name)
+
+
+@app.job("alarmed", queue="math")
+def alarmed(mark: str) -> None:
+    """Handle signals and a timer of its own, tell what it heard, and clear nothing away."""
+    _be_alarmed(mark)
+    ledger().rpush("runs", mark)
+
+
+@app.job("alarmed_limited", queue="math", timeout=1)
+def alarmed_limited(mark: str) -> None:
+    """Do the same, and take longer than allowed, while the timer goes on."""
+    _be_alarmed(mark)
+    ledger().rpush(f"started:{mark}", os.getpid())
+    deadline = time.monotonic() + GATE_TIMEOUT
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _be_alarmed(mark: str) -> None:
+    heard: set[int] = set()
+    own = (signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)
+    for signum in own:
+        signal.signal(signum, lambda signum, _frame: heard.add(signum))
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(os.getpid(), signal.SIGUSR2)
+    deadline = time.monotonic() + GATE_TIMEOUT
+    while heard < set(own) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    ledger().rpush(f"heard:{mark}", *sorted(heard))
 
 
 @app.job("bomb", queue="math")
