@@ -66,9 +66,8 @@ class Limits:
     measured: bool
 
     def begin(self, seat: Seat) -> None:
-        """Take note of what a new worker has."""
-        if self.measured:
-            seat.own_at_ready = resources.anonymous_memory()
+        """Take note of what a new worker has: when memory is short, who has grown most goes."""
+        seat.own_at_ready = resources.anonymous_memory()
 
     def are_reached(self, seat: Seat) -> bool:
         """Return whether a worker must not take another job; take note of its growth."""
