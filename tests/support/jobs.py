@@ -350,11 +350,59 @@ def nurse(name: str) -> None:
         sleeper.kill()
 
 
+@app.job("daemonise", queue="math")
+def daemonise(name: str) -> None:
+    """Start a process in a session of its own that no parent waits for, tell its pid, be a gate."""
+    script = "setsid sleep 1000 >/dev/null 2>&1 & echo $!"
+    told = subprocess.run(["sh", "-c", script], stdout=subprocess.PIPE, check=True)
+    ledger().rpush("daemons", int(told.stdout))
+    gate(name)
+
+
+@app.job("litter", queue="math")
+def litter(mark: str) -> None:
+    """Leave two processes behind: one that ends soon, and one in a session of its own."""
+    script = "sleep 0.05 >/dev/null 2>&1 & setsid sleep 1000 >/dev/null 2>&1 &"
+    subprocess.run(["sh", "-c", script], check=True)
+    ledger().rpush("runs", mark)
+
+
 @app.job("close_descriptors", queue="math")
 def close_descriptors(mark: str) -> None:
     """Tell that it ran, and close all that is open, as a careless daemoniser does."""
     ledger().rpush("runs", mark)
     os.closerange(3, 4096)
+
+
+@app.job("leak_descriptors", queue="math")
+def leak_descriptors(mark: str) -> None:
+    """Tell that it ran, and leave two of three descriptors open that it may have."""
+    ledger().rpush("runs", mark)
+    for _ in range(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 2 // 3):
+        os.open(os.devnull, os.O_RDONLY)
+
+
+@app.job("print_much", queue="math")
+def print_much(mark: str, megabytes: int) -> None:
+    """Tell `started:<mark>`, print more than any pipe holds, and tell that it ran."""
+    ledger().rpush(f"started:{mark}", os.getpid())
+    for _ in range(megabytes):
+        print("x" * 999_999)
+    ledger().rpush("runs", mark)
+
+
+@app.job("crunch", queue="math")
+def crunch(name: str) -> None:
+    """Tell `started:<name>`, and compute in C for minutes, with the GIL."""
+    ledger().rpush(f"started:{name}", os.getpid())
+    sum(range(10**11))
+
+
+@app.job("brink", queue="math", timeout=0.02)
+def brink(mark: str, seconds: float) -> None:
+    """Take about as long as it may; tell that it ran."""
+    time.sleep(seconds)
+    ledger().rpush("runs", mark)
 
 
 def _swallow_everything() -> NoReturn:
