@@ -27,7 +27,8 @@ def begin(
     specs = options.pool_specs(max(1, int(usable_cores())))
     if asked := os.environ.pop(CHECK, ""):
         load()
-        Fitness.parse(asked).check(LAYOUT, sum(spec.most for spec in specs))
+        most = sum(spec.most for spec in specs)
+        Fitness.parse(asked).check(LAYOUT, most, len(specs))
         return ExitCode.OK
     if options.reload:
         check_installed()

@@ -12,10 +12,11 @@ from forkresque.options import SupervisorOptions
 from forkresque.policy.child import Fault, Kind
 from forkresque.policy.ending import Ending
 from forkresque.policy.pool import Pool
+from forkresque.scoreboard import LAYOUT
 from forkresque.supervisor.children import Children
 from forkresque.supervisor.estate import Estate
 from forkresque.supervisor.messages import Wake
-from forkresque.supervisor.reload import Reload
+from forkresque.supervisor.reload import Fitness, Reload
 
 log = logging.getLogger("forkresque.master")
 
@@ -93,7 +94,8 @@ class Helm:
         if not self._crew.stopping:
             log.info("reloading: the new code is checked first")
             within = self._options.boot_timeout
-            self._reload.begin(time.monotonic(), within=within, seats=self._crew.seats)
+            wanted = Fitness(LAYOUT, self._crew.seats, len(self._crew.pools))
+            self._reload.begin(time.monotonic(), wanted, within=within)
 
     def kill(self, pid: int) -> bool:
         """Kill a worker; return False if there is none with this pid."""

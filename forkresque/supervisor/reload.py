@@ -11,7 +11,7 @@ from pathlib import Path
 
 from forkresque.errors import ConfigError
 from forkresque.options import variable
-from forkresque.scoreboard import LAYOUT
+from forkresque.scoreboard import MOST_POOLS
 from forkresque.supervisor.child import die_with
 
 CHECK = variable("check")  # its value is the Fitness that is asked for
@@ -30,18 +30,28 @@ class Fitness:
 
     layout: int
     seats: int
+    pools: int
 
     @classmethod
     def parse(cls, text: str) -> "Fitness":
-        """Read what `str` has written."""
-        layout, _, seats = text.partition(":")
-        return cls(int(layout), int(seats))
+        """Read what `str` has written; other code may write something else: ConfigError."""
+        try:
+            layout, seats, pools = map(int, text.split(":"))
+        except ValueError:
+            raise ConfigError(
+                f"the old code wants {text!r} of the new, which does not know what that is",
+                hint="restart instead of reloading",
+            ) from None
+        return cls(layout, seats, pools)
 
     def __str__(self) -> str:
-        return f"{self.layout}:{self.seats}"
+        return f"{self.layout}:{self.seats}:{self.pools}"
 
-    def check(self, layout: int, workers: int) -> None:
-        """Raise ConfigError if code of this layout, with so many workers, cannot take over."""
+    def check(self, layout: int, workers: int, pools: int) -> None:
+        """Raise ConfigError if code of this layout, with so many workers, cannot take over.
+
+        Pools of before keep their numbers, so new ones come on top.
+        """
         if layout != self.layout:
             raise ConfigError(
                 f"the new code has layout {layout} of the shared memory, the old one {self.layout}",
@@ -50,6 +60,11 @@ class Fitness:
         if workers + SPARE > self.seats:
             raise ConfigError(
                 f"{workers} workers need more seats than the {self.seats} there are",
+                hint="restart instead of reloading",
+            )
+        if pools + self.pools > MOST_POOLS:
+            raise ConfigError(
+                f"{pools} pools after {self.pools} that were need more than {MOST_POOLS} numbers",
                 hint="restart instead of reloading",
             )
 
@@ -125,7 +140,7 @@ class Reload:
         self.state = "refused" if broken else "none"
         self.reason = broken
 
-    def begin(self, now: float, *, within: float, seats: int) -> None:
+    def begin(self, now: float, wanted: Fitness, *, within: float) -> None:
         """Try the new code; whoever asks meanwhile will have it tried once more."""
         if self._pinned:
             self.refuse(self._pinned)
@@ -134,7 +149,6 @@ class Reload:
         else:
             self.state, self.reason, self._again = "checking", "", False
             try:
-                wanted = Fitness(LAYOUT, seats)
                 self._check = Check(self._place, wanted, deadline=now + within)
             except OSError as error:
                 self.refuse(f"the check cannot be started: {error}")

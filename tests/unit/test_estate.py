@@ -140,7 +140,9 @@ def handed_over(estate: Estate, specs: list[PoolSpec], *, renewed: bool = True) 
                         "dump": ["line 1"],
                     }
                 ],
-                control=[os.dup(0), os.dup(0)],
+                control=["/run/one.sock", True, os.dup(0), os.dup(0)],
+                announced=True,
+                strays=None,
                 pidfile=None,
                 mask=[15],
             )
@@ -181,11 +183,14 @@ def test_the_next_image_knows_all_that_the_one_before_has_left(estate: Estate) -
     assert isinstance(after.deaths[0], Died)
     assert (after.pidfile, after.mask) == (None, [15])
     assert after.control is not None
-    for number in (after.board.fd, *after.control, after.batons[0].reader, after.batons[2].writer):
+    assert after.announced
+    assert (after.control.path, after.control.is_named) == ("/run/one.sock", True)
+    descriptors = (after.control.server, after.control.lock)
+    for number in (after.board.fd, *descriptors, after.batons[0].reader, after.batons[2].writer):
         assert not os.get_inheritable(number)
     after.batons[0].give()
     assert estate.batons[0].take(), "it is the same pipe"
-    for number in after.control:
+    for number in (after.control.server, after.control.lock):
         os.close(number)
     close(after)
 
@@ -198,6 +203,6 @@ def test_an_image_without_new_code_replaces_nobody(estate: Estate) -> None:
     assert after.crew.generation == 1
     assert not after.crew.is_rolling
     assert after.control is not None
-    for number in after.control:
+    for number in (after.control.server, after.control.lock):
         os.close(number)
     close(after)

@@ -27,7 +27,8 @@ if sys.argv[1] == "first":
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     state = {"pid": os.getpid(), "name": "\\u00e9", "reader": reader, "other": other}
     state |= {"limit": math.inf, "large": "x" * 300_000}
-    handover.execute(state, [reader], [sys.executable, sys.argv[0], "second"])
+    again = [sys.executable, sys.argv[0], "second"]
+    handover.execute(state, [reader], again, heard=lambda: [signal.SIGUSR2])
 blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 was_left = handover.is_left()
 state = handover.found()
@@ -38,6 +39,7 @@ found = {
     "bytes": os.read(state["reader"], 10).decode(),
     "others": [number for number in (state["other"],) if os.path.exists(f"/proc/self/fd/{number}")],
     "all_blocked": {signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1} <= blocked,
+    "pending": sorted(map(int, signal.sigpending())),
     "again": [handover.is_left(), handover.found()],
 }
 print(json.dumps(found))
@@ -79,6 +81,10 @@ def test_all_signals_are_blocked_until_the_next_image_goes_back_to_the_old_mask(
     assert found["state"]["mask"] == [signal.SIGUSR1]
 
 
+def test_what_was_heard_and_not_obeyed_is_heard_again(found: dict[str, Any]) -> None:
+    assert found["pending"] == [signal.SIGUSR2]
+
+
 def test_what_is_left_is_found_once(found: dict[str, Any]) -> None:
     assert found["again"] == [False, None]
 
@@ -88,7 +94,7 @@ def test_an_image_that_cannot_be_executed_leaves_all_as_it_was(tmp_path: Path) -
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
     with pytest.raises(FileNotFoundError):
-        handover.execute({}, [reader, writer], [str(tmp_path / "missing")])
+        handover.execute({}, [reader, writer], [str(tmp_path / "missing")], heard=list)
 
     assert not handover.is_left()
     assert handover.found() is None

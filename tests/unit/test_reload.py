@@ -7,25 +7,25 @@ from pathlib import Path
 import pytest
 
 from forkresque.errors import ConfigError
-from forkresque.scoreboard import LAYOUT
+from forkresque.scoreboard import LAYOUT, MOST_POOLS
 from forkresque.supervisor.reload import SPARE, Fitness, Reload, Workplace
 
 
-@pytest.mark.parametrize("fitness", [Fitness(LAYOUT, 66), Fitness(1, 10_000)])
+@pytest.mark.parametrize("fitness", [Fitness(LAYOUT, 66, 1), Fitness(1, 10_000, 32)])
 def test_a_fitness_travels_as_one_word(fitness: Fitness) -> None:
     assert Fitness.parse(str(fitness)) == fitness
     assert str(fitness).split() == [str(fitness)]
 
 
-@pytest.mark.parametrize("text", ["", "2", ":", "a:b", "2:"])
-def test_what_is_no_fitness_is_no_fitness(text: str) -> None:
-    with pytest.raises(ValueError, match="invalid literal"):
+@pytest.mark.parametrize("text", ["", "2", ":", "a:b:c", "2:66", "2:3:4:5"])
+def test_what_other_code_may_want_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"wants {text!r} of the new"):
         Fitness.parse(text)
 
 
 @pytest.mark.parametrize("workers", [1, 100 - SPARE])
 def test_code_of_the_same_layout_for_which_there_are_seats_may_take_over(workers: int) -> None:
-    Fitness(LAYOUT, 100).check(LAYOUT, workers)
+    Fitness(LAYOUT, 100, 1).check(LAYOUT, workers, 1)
 
 
 def test_workers_for_whom_there_are_no_seats_are_refused_with_both_numbers() -> None:
@@ -34,14 +34,26 @@ def test_workers_for_whom_there_are_no_seats_are_refused_with_both_numbers() -> 
     with pytest.raises(
         ConfigError, match=f"^{workers} workers need more seats than the 100 "
     ) as one:
-        Fitness(LAYOUT, 100).check(LAYOUT, workers)
+        Fitness(LAYOUT, 100, 1).check(LAYOUT, workers, 1)
 
     assert "restart" in str(one.value.hint)
 
 
 def test_another_layout_is_refused_with_both_numbers() -> None:
     with pytest.raises(ConfigError, match="layout 3 of the shared memory, the old one 2") as one:
-        Fitness(2, 100).check(3, 1)
+        Fitness(2, 100, 1).check(3, 1, 1)
+
+    assert "restart" in str(one.value.hint)
+
+
+@pytest.mark.parametrize("pools", [1, MOST_POOLS - 3])
+def test_pools_for_which_there_are_numbers_may_come(pools: int) -> None:
+    Fitness(LAYOUT, 100, 3).check(LAYOUT, 1, pools)
+
+
+def test_pools_for_which_there_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ConfigError, match=f"{MOST_POOLS} pools after 1 that were") as one:
+        Fitness(LAYOUT, 100, 1).check(LAYOUT, 1, MOST_POOLS)
 
     assert "restart" in str(one.value.hint)
 
@@ -59,7 +71,7 @@ def test_nothing_is_going_on_at_first() -> None:
 def test_a_master_that_is_pinned_to_its_code_refuses_without_a_try() -> None:
     reload = Reload(pinned="it was started by a program")
 
-    reload.begin(5.0, within=60.0, seats=100)
+    reload.begin(5.0, Fitness(LAYOUT, 100, 1), within=60.0)
 
     assert (reload.state, reload.reason) == ("refused", "it was started by a program")
     assert reload.pause(5.0) == math.inf

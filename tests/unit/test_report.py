@@ -143,6 +143,7 @@ def test_a_pool_is_told_of_with_who_is_in_it_and_why_it_has_that_size(board: Sco
     told, _ = pools_of(board, crew, seen, history)
 
     assert told == {
+        "index": 0,
         "name": "queue0",
         "queues": ["queue0"],
         "least": 4,

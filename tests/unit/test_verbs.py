@@ -1,11 +1,12 @@
 """What can be asked of a master over its control socket, and what cannot."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from forkresque.errors import ConfigError
 from forkresque.policy.pool import Pool
+from forkresque.supervisor.helm import Helm
 from forkresque.supervisor.verbs import Verbs
 
 PATIENCE = 25.0
@@ -40,6 +41,10 @@ class Master:
         return {"orders": list(self.orders)}
 
 
+def verbs_of(master: Master) -> Verbs:
+    return Verbs(cast(Helm, master), master.report)
+
+
 @pytest.fixture
 def master() -> Master:
     return Master()
@@ -68,11 +73,11 @@ def master() -> Master:
 def test_a_verb_is_an_order_and_is_answered_with_the_state_after_it(
     master: Master, verb: str, arguments: dict[str, Any], order: tuple[Any, ...]
 ) -> None:
-    assert Verbs(master).answer(verb, arguments) == {"orders": [order]}
+    assert verbs_of(master).answer(verb, arguments) == {"orders": [order]}
 
 
 def test_the_status_orders_nothing(master: Master) -> None:
-    assert Verbs(master).answer("status", {"anything": "else"}) == {"orders": []}
+    assert verbs_of(master).answer("status", {"anything": "else"}) == {"orders": []}
 
 
 @pytest.mark.parametrize(
@@ -108,11 +113,11 @@ def test_what_makes_no_sense_is_refused_with_the_value_and_nothing_is_done(
     master: Master, verb: str, arguments: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        Verbs(master).answer(verb, arguments)
+        verbs_of(master).answer(verb, arguments)
 
     assert master.orders == []
 
 
 def test_a_process_that_is_no_worker_here_is_not_killed(master: Master) -> None:
     with pytest.raises(ConfigError, match="there is no worker 4243 here"):
-        Verbs(master).answer("kill", {"pid": WORKER + 1})
+        verbs_of(master).answer("kill", {"pid": WORKER + 1})
