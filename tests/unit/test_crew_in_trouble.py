@@ -9,7 +9,7 @@ from forkresque.policy.crew import ABORT_GRACE, BOOKS_GRACE
 from forkresque.policy.judgement import FROZEN_AFTER
 from tests.support.plant import BOOT_TIMEOUT, Plant
 
-SEEDS = [*range(25), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(25, 200))]
+SEEDS = [*range(15), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(15, 200))]
 SLACK = 2.5  # seconds by which a stop may be late: one tick at the abort, one at the books
 ROLL = 400.0  # seconds for all workers to be replaced, some at a time, jobs included
 

@@ -279,6 +279,20 @@ def test_a_held_worker_is_the_first_to_go() -> None:
     assert planned(crew, 3.0, busy) == [Dismiss(3)], "2 can work now, 3 only after 1"
 
 
+def test_of_two_held_workers_one_goes_and_the_other_works() -> None:
+    crew, busy = reloaded(ready_crew(2)), {1: running(), 2: running()}
+    for now, old, new in [(1.0, 1, 3), (3.0, 2, 4)]:
+        begun(crew, now, busy)
+        crew.got_ready(new)
+        assert planned(crew, now + 1.0, busy) == [Dismiss(old)]
+    for old in (1, 2):
+        crew.died(old, 5.0, jitter=0.5)
+
+    resize(crew, -1)
+
+    assert planned(crew, 5.0) == [Dismiss(3), Release(4)]
+
+
 def test_who_goes_takes_its_replacement_along() -> None:
     crew = reloaded(ready_crew(2))
     crew.children[2].generation = 2
