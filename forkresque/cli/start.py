@@ -17,7 +17,7 @@ from forkresque.errors import ConfigError, ForkresqueError, RedisRefused, RedisU
 from forkresque.options import SupervisorOptions
 from forkresque.protocol.store import check_server
 from forkresque.supervisor import supervise
-from forkresque.supervisor.handover import is_left
+from forkresque.supervisor.handover import hearing, is_left
 
 log = logging.getLogger("forkresque.master")
 
@@ -79,7 +79,8 @@ def _application(
     if not options.preload:
         return nameless(session), None
     try:
-        return application(session), None
+        with hearing():
+            return application(session), None
     except ForkresqueError as error:
         if not is_left():
             raise

@@ -16,6 +16,10 @@ from forkresque.scoreboard import LAYOUT
 
 _NAME = "forkresque-handover"
 _DESCRIPTORS = Path("/proc/self/fd")
+_NOT_NOTED = {  # cannot be caught; harms nobody; is the fault of the instruction that runs
+    *(signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGSEGV, signal.SIGBUS),
+    *(signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS),
+}
 
 State = dict[str, Any]
 
@@ -38,18 +42,51 @@ def left(state: State, descriptors: Iterable[int]) -> Iterator[None]:
 
 def found() -> State | None:
     """Return what the image before this one has left, once; None in a process of its own."""
-    memory = _descriptor()
-    if memory is None:
-        return None
-    size = os.fstat(memory).st_size
-    state: State = json.loads(os.pread(memory, size, 0))
-    os.close(memory)
+    state = _state()
+    if (memory := _descriptor()) is not None:
+        os.close(memory)
     return state
 
 
 def is_left() -> bool:
     """Return whether this process was somebody before, who has left something."""
     return _descriptor() is not None
+
+
+@contextmanager
+def hearing() -> Iterator[None]:
+    """Have signals wait in this process, and not in the kernel, while an application is imported.
+
+    In the next image they are blocked until it can obey them, and what the import starts would
+    inherit that: a helper that no TERM could ever end. Those noted inside are pending afterwards.
+    """
+    state = _state()
+    if state is None:
+        yield
+        return
+    noted: list[int] = []
+    signals = signal.valid_signals() - _NOT_NOTED
+    before = {int(signum): signal.getsignal(signum) for signum in signals}
+    before = {number: was for number, was in before.items() if was not in (None, signal.SIG_IGN)}
+    for number in before:
+        signal.signal(number, lambda number, _frame: noted.append(number))
+    signal.pthread_sigmask(signal.SIG_SETMASK, state["mask"])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        for number in set(noted):
+            os.kill(os.getpid(), number)
+        for number, was in before.items():
+            signal.signal(number, was)
+
+
+def _state() -> State | None:
+    memory = _descriptor()
+    if memory is None:
+        return None
+    state: State = json.loads(os.pread(memory, os.fstat(memory).st_size, 0))
+    return state
 
 
 def _descriptor() -> int | None:

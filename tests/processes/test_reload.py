@@ -442,3 +442,25 @@ def test_a_reload_works_as_pid_1(deploy: Deploy, site: Site, tmp_path: Path) -> 
     init.send_signal(signal.SIGTERM)
     assert master.wait() == 0
     assert_nothing_left(master, site.redis)
+
+
+BLOCKED = """
+import subprocess
+with open("blocked", "a") as file:
+    subprocess.run(["grep", "SigBlk", "/proc/self/status"], stdout=file, check=True)
+"""
+
+
+def test_what_an_import_starts_inherits_no_blocked_signal(
+    deploy: Deploy, site: Site, tmp_path: Path
+) -> None:
+    (tmp_path / "deployed.py").write_text(SHOW + BLOCKED)
+    master = deploy()
+    idle_workers(master, 2)
+
+    master.send_signal(signal.SIGHUP)
+    reloaded(master)
+
+    masks = [int(line.split()[1], 16) for line in (tmp_path / "blocked").read_text().splitlines()]
+    assert masks == [0, 0, 0]  # at the start, in the check, and in the next image
+    assert_drains(master, site)
