@@ -61,7 +61,7 @@ class Judge:
     def _fault(self, child: Child, seen: Facts, now: float) -> Fault:
         if child.kind is Kind.WATCHER:
             return Fault.NONE
-        if seen.doing is Doing.BOOT:
+        if seen.doing is Doing.BOOT and not child.ready:  # one that is ready waits for Redis
             return Fault.BOOT if now - child.born_at > self.boot_timeout else Fault.NONE
         if child.kind is Kind.CLERK:
             return Fault.SILENT if seen.silent > CLERK_SILENCE else Fault.NONE

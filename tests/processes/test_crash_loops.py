@@ -3,6 +3,7 @@
 That a master gives up by itself, and how much it forks meanwhile, is shown in `nastiest`.
 """
 
+import re
 import signal
 import socket
 from pathlib import Path
@@ -14,7 +15,7 @@ from forkresque.errors import ExitCode
 from forkresque.policy.births import FIRST_DELAY
 from tests.conftest import Starter
 from tests.support.processes import Start, assert_nothing_left
-from tests.support.site import Site, await_rest, is_gone, state, stays
+from tests.support.site import APP, Site, await_rest, is_gone, state, stays
 from tests.support.waiting import wait_until
 
 SLACK = 0.15  # seconds by which one child may be faster than another to tell of its birth
@@ -193,6 +194,25 @@ def test_workers_go_on_while_no_clerk_can_boot(start: Starter, site: Site, fickl
     wait_until(lambda: state(master)["ready"], "a clerk that can")
     assert is_gone(clerk.pid)
     assert workers(master) == before
+    drain(master, site)
+
+
+def test_workers_that_wait_for_redis_have_booted(
+    start: Starter, site: Site, tmp_path: Path
+) -> None:
+    master = start(*APP, "-c", "2", "--boot-timeout", "1", url=f"unix://{tmp_path}/nobody")
+    wait_until(
+        lambda: len(re.findall("worker=.* waits for", master.log())) == 2, "both to wait for Redis"
+    )
+    before = workers(master)
+
+    stays(lambda: before == workers(master), "they wait for longer than a boot may take", 3.0)
+
+    told = state(master)
+    assert told["trouble"] == ["the clerk does not reach Redis"]
+    assert told["counters"]["killed"] == 0
+    assert not told["pools"][0]["broken"]
+    assert "did not boot in time" not in master.log()
     drain(master, site)
 
 

@@ -40,6 +40,16 @@ def test_a_boot_may_take_its_time_and_no_longer(kind: Kind) -> None:
     assert one.kill_at == 30.1 + DUMP_GRACE
 
 
+def test_a_worker_that_waits_for_redis_has_booted() -> None:
+    judge, one = Judge(boot_timeout=30.0), child(Kind.WORKER)
+    one.ready = True
+
+    assert judged(judge, one, Facts(Doing.BOOT, FROZEN_AFTER), 1000.0) == []
+    assert judged(judge, one, Facts(Doing.BOOT, FROZEN_AFTER + 1), 1000.0) == [
+        Dump(1, Fault.SILENT)
+    ]
+
+
 @pytest.mark.parametrize(
     ("timeout", "after"),
     [
