@@ -7,7 +7,7 @@ from typing import Any
 
 from forkresque.policy.child import Doing, Facts, Kind
 from forkresque.policy.crew import Crew
-from forkresque.scoreboard import Role, Scoreboard, Seat
+from forkresque.scoreboard import Phase, Role, Scoreboard, Seat
 from forkresque.supervisor.children import Children
 from forkresque.supervisor.gauges import Gauges
 from forkresque.supervisor.scaling import Scaled, Scaling
@@ -149,7 +149,7 @@ def _of_seat(seat: Seat, now_ns: int) -> dict[str, Any]:
     return {
         "pid": seat.pid,
         "pool": seat.pool,
-        "phase": "held" if seat.held else seat.phase.name.lower(),
+        "phase": "held" if seat.held and seat.phase is Phase.IDLE else seat.phase.name.lower(),
         "job": seat.title if since else "",
         "job_seconds": (now_ns - since) / 1e9 if since else 0.0,
         "done": seat.done,

@@ -61,11 +61,13 @@ def test_a_worker_that_is_held_is_called_so(board: Scoreboard) -> None:
     sit(board, 0, Role.WORKER)
     board.seats[0].held = 1
 
+    (booting,) = report.of_workers(board, Gauges(board), 0)
+    board.seats[0].enter(Phase.IDLE, 1)
     (held,) = report.of_workers(board, Gauges(board), 0)
     board.seats[0].held = 0
     (free,) = report.of_workers(board, Gauges(board), 0)
 
-    assert (held["phase"], free["phase"]) == ("held", "boot")
+    assert [each["phase"] for each in (booting, held, free)] == ["boot", "held", "idle"]
 
 
 def test_only_workers_are_told_of_as_workers(board: Scoreboard) -> None:
