@@ -71,7 +71,7 @@ class Forked:
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:
-    """What a child gets from its parent. All signals are blocked until it calls `listen`."""
+    """What a child gets from its parent. Until it calls `listen` it hears no signal but DUMP."""
 
     parent: int
     pair: socket.socket
@@ -219,6 +219,8 @@ def _enter(inherited: Inheritance, entry: _Entry) -> None:
         signal.signal(signum, signal.SIG_IGN)
     faulthandler.register(DUMP, file=entry.dump, all_threads=True)
     faulthandler.enable(file=entry.dump, all_threads=True)
+    # At once: a child that hangs in the import of its application must be able to say where.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {DUMP})
     _let_the_kernel_choose_us()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

@@ -247,6 +247,9 @@ class Master:
             level = logging.DEBUG if quiet else logging.WARNING
             how = f"signal={died.signum}" if died.signum else f"status={died.status}"
             log.log(level, "child=%s %s pid=%s ended %s", child.seat, child.kind, died.pid, how)
+            if child.kind is not Kind.WORKER or not died.working:  # a job's failure record has them
+                for line in died.dump:
+                    log.warning("child=%s pid=%s %s", child.seat, died.pid, line)
             if child.kind is Kind.WORKER:
                 if not quiet:
                     account = ForkresqueError(f"worker {died.worker} ended: {child.fault or how}")
