@@ -217,19 +217,21 @@ class Master:
             self._orders[signum]()
 
     def _on_message(self, seat: int, message: Message) -> None:
+        """Do what a child says, if it is that child's to say: a job may write into its pair."""
+        kind = self._crew.children[seat].kind
         match message:
             case Ready():
                 self._crew.got_ready(seat)
-                if self._crew.children[seat].kind is Kind.CLERK:
+                if kind is Kind.CLERK:
                     self._obituaries.tell(seat)
-                elif self._crew.children[seat].kind is Kind.WORKER:
+                elif kind is Kind.WORKER:
                     self._events.emit("start", seat)
-            case Settled():
+            case Settled() if kind is Kind.CLERK:
                 self._obituaries.settled(message)
-            case BatonWanted(pool=pool):
+            case BatonWanted(pool=pool) if kind is Kind.CLERK:
                 if not self._crew.paused and not self._crew.stopping:
                     self._estate.batons[pool].give()
-            case Changed(path=path):
+            case Changed(path=path) if kind is Kind.WATCHER:
                 log.info("changed file=%s", path)
                 self._helm.reload()
             case _:
