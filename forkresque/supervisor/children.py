@@ -160,6 +160,16 @@ class Children:
             if member.kind is kind:
                 send(member.forked.pair, message)
 
+    def wake_workers(self) -> None:
+        """Have workers read their orders. Whoever has a job in hand does that after it.
+
+        A pair that nobody reads meanwhile must keep its room for an order about the job.
+        """
+        for member in self._members.values():
+            busy = self._board.seats[member.seat].phase is Phase.RUN
+            if member.kind is Kind.WORKER and not busy:
+                send(member.forked.pair, Wake())
+
     def signal(self, number: int, signum: int) -> None:
         """Signal a child; a kill takes with it what its job has started."""
         pid = self._members[number].forked.pid  # not reaped yet, so the pid is nobody else's

@@ -15,7 +15,6 @@ from forkresque.policy.pool import Pool
 from forkresque.scoreboard import LAYOUT
 from forkresque.supervisor.children import Children
 from forkresque.supervisor.estate import Estate
-from forkresque.supervisor.messages import Wake
 from forkresque.supervisor.reload import Fitness, Reload
 
 log = logging.getLogger("forkresque.master")
@@ -71,7 +70,7 @@ class Helm:
         self._crew.stop(time.monotonic(), within)
         self._orders.draining = 1
         self._reload.cancel()
-        self._children.tell_all(Kind.WORKER, Wake())
+        self._children.wake_workers()
 
     def pause(self, *, on: bool) -> None:
         """Let no new job start, or let them start again."""
@@ -82,7 +81,7 @@ class Helm:
                 self._events.emit("pause", 0)
         self._crew.paused = on
         self._orders.paused = int(on)
-        self._children.tell_all(Kind.WORKER, Wake())
+        self._children.wake_workers()
 
     def scale(self, pool: Pool, most: int) -> None:
         """Let a pool have so many workers; one of fixed size then has as many."""
