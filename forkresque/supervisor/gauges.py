@@ -2,20 +2,25 @@
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forkresque.scoreboard import Role, Scoreboard, Seat
 from forkresque.supervisor.resources import Consumption, consumption
 
+_COUNTED_OVER = (
+    0.9  # seconds at least: the kernel counts in steps of 10 ms, looks are more frequent
+)
+
 
 @dataclass(slots=True)
 class _Gauge:
-    """The last look at one process. `cores` is what it has used between the last two."""
+    """The last look at one process. `cores` is what it has used in the second before `since`."""
 
     pid: int
-    looked_at: float
     used: Consumption
     first_bytes: int
+    since: float
+    cpu_then: float
     cores: float | None = None
 
 
@@ -59,14 +64,16 @@ class Gauges:
         return int(self._board.seats[number].own_at_ready) or gauge.first_bytes
 
     def _compared(self, number: int, seat: Seat, used: Consumption, now: float) -> _Gauge:
-        before = self._gauges.get(number)
+        before, cpu = self._gauges.get(number), used.cpu or 0.0
         if before is None or before.pid != seat.pid:
-            return _Gauge(seat.pid, now, used, used.anonymous_bytes or 0)
-        run, past = _rise(before.used.run, used.run), now - before.looked_at
-        self.run[seat.pool] += run
+            return _Gauge(seat.pid, used, used.anonymous_bytes or 0, now, cpu)
+        self.run[seat.pool] += _rise(before.used.run, used.run)
         self.wait[seat.pool] += _rise(before.used.wait, used.wait)
-        cores = _rise(before.used.cpu, used.cpu) / past if past > 0.5 else before.cores
-        return _Gauge(seat.pid, now, used, before.first_bytes, cores)
+        past = now - before.since
+        if past < _COUNTED_OVER:
+            return replace(before, used=used)
+        cores = _rise(before.cpu_then, cpu) / past
+        return _Gauge(seat.pid, used, before.first_bytes, now, cpu, cores)
 
 
 def _rise(before: float | None, after: float | None) -> float:
