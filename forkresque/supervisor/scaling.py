@@ -141,7 +141,13 @@ class Scaling:
             tally.work.busy += max(0.0, busy - before[0])
             tally.work.served += max(0.0, served - before[1])
             tally.work.completed += max(0, completed - before[2])
-            seen[int(seat.pid)] = (busy, served, completed)
+            # A job that ends while we look may be in both words of its seat, or count as over
+            # but not as done: what was seen once is not counted again.
+            seen[int(seat.pid)] = (
+                max(before[0], busy),
+                max(before[1], served),
+                max(before[2], completed),
+            )
         tally.seen = seen
         return tally.work
 
