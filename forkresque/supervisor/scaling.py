@@ -57,7 +57,12 @@ class Scaling:
         self._scalers: dict[int, Autoscaler] = {}
         self._tallies: dict[int, _Tally] = {}
         self._due_at = -math.inf
-        self.history: deque[Scaled] = deque(maxlen=_REMEMBERED)
+        self._histories: dict[int, deque[Scaled]] = {}
+
+    @property
+    def history(self) -> list[Scaled]:
+        """Return the last changes, the oldest of a pool first; each pool has its own memory."""
+        return [change for history in self._histories.values() for change in history]
 
     def due_at(self) -> float:
         """Return the moment of the next sample, infinity if no pool is elastic."""
@@ -73,7 +78,6 @@ class Scaling:
             for index, pool in enumerate(self._crew.pools)
             if pool.is_elastic and (change := self._decide(index, pool, facts, now))
         ]
-        self.history.extend(changes)
         self._due_at = now + (REST if self._is_at_rest(facts) else SAMPLE_EVERY)
         return changes
 
@@ -88,7 +92,9 @@ class Scaling:
             return None
         before = pool.target
         pool.want(decision.target)
-        return Scaled(now, pool, before, pool.target, decision.reason)
+        change = Scaled(now, pool, before, pool.target, decision.reason)
+        self._histories.setdefault(index, deque(maxlen=_REMEMBERED)).append(change)
+        return change
 
     def _sample(self, index: int, pool: Pool, facts: Mapping[int, Facts], now: float) -> Sample:
         doings = [facts[child.seat].doing for child in self._crew.staying(index) if not child.held]
