@@ -15,6 +15,7 @@ from forkresque.supervisor.gauges import Gauges
 
 SAMPLE_EVERY = 0.25  # seconds, while something waits or works
 REST = 1.0  # seconds between samples of a pool at rest
+OLD = 0.75  # seconds after which a count of waiting jobs is too old: the clerk makes four a second
 _REMEMBERED = 20  # decisions of each pool
 
 
@@ -84,6 +85,8 @@ class Scaling:
     def _decide(
         self, index: int, pool: Pool, facts: Mapping[int, Facts], now: float
     ) -> Scaled | None:
+        if self._is_held_up(self._board.depths[index], now):
+            return None
         scaler = self._scalers.setdefault(index, Autoscaler(pool.least, pool.most, self._latency))
         scaler.resize(pool.least, pool.most)
         scaler.target = pool.target  # another image of this process, or an operator, has set it
@@ -131,6 +134,10 @@ class Scaling:
     def _waiting(self, depth: Depth) -> int | None:
         known = depth.seen_ns and self._board.books.reached_ns
         return int(depth.waiting) if known else None
+
+    def _is_held_up(self, depth: Depth, now: float) -> bool:
+        """Return whether the clerk should have looked again at what waits: Redis may be silent."""
+        return bool(depth.waiting and depth.seen_ns and now - depth.seen_ns / 1e9 > OLD)
 
     def _share(self, index: int, depth: Depth) -> float:
         own = max(1, len(self._crew.staying(index)))
