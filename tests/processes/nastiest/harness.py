@@ -101,8 +101,17 @@ class Run(Start):
         return ask(self.control, verb, **arguments)
 
     def state(self) -> dict[str, Any]:
-        """Return what the master says of itself."""
-        return self.ask("status")
+        """Return what the master says of itself; it may have to be asked again after a reload."""
+        told: dict[str, Any] = {}
+
+        def has_told() -> bool:
+            with suppress(ControlError):
+                told.update(self.ask("status"))
+            return bool(told) or self.process.poll() is not None
+
+        wait_until(has_told, "the master to answer")
+        assert told, f"the master has ended with {self.process.returncode}"
+        return told
 
     def phases(self) -> list[str]:
         """Return what its workers do, in no order."""
@@ -160,15 +169,8 @@ def idle(run: Run, number: int, timeout: float = 10.0) -> list[psutil.Process]:
         seen = run.phases()
         return len(seen) == number and set(seen) in ({"call"}, {"call", "idle"})
 
-    wait_until(lambda: answers(run) and resting(), f"{number} workers at rest", timeout)
+    wait_until(resting, f"{number} workers at rest", timeout)
     return run.workers()
-
-
-def answers(run: Run) -> bool:
-    """Tell whether the master answers at its control socket."""
-    with suppress(ControlError):
-        return bool(run.state())
-    return False
 
 
 def failures(site: Site, number: int, timeout: float = 10.0) -> list[dict[str, Any]]:

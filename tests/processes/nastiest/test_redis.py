@@ -14,7 +14,6 @@ from redis.exceptions import ResponseError
 from forkresque.errors import ExitCode
 from tests.processes.nastiest.harness import (
     Begin,
-    answers,
     assert_calm,
     assert_nothing_left,
     draining,
@@ -61,8 +60,8 @@ def proxy(server_of_its_own: Server) -> Iterator[Proxy]:
 def test_05_redis_down_at_boot(begin: Begin, own: Site, server_of_its_own: Server) -> None:
     server_of_its_own.kill()
     run = begin(*APP, "-c", "2", url=server_of_its_own.tcp_url)
-    wait_until(lambda: answers(run), "the master to answer")
-    children = wait_until(lambda: [*run.workers(), *run.children("clerk")], "children")
+    wait_until(lambda: run.state()["clerk"]["pid"] and run.workers(), "children")
+    children = run.children()
 
     stays(lambda: run.state()["ready"] is False, "it waits and is not ready", 2.0)
     assert "the clerk does not reach Redis" in run.state()["trouble"]

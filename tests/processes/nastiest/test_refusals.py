@@ -15,7 +15,6 @@ from forkresque.errors import ExitCode
 from tests.processes.nastiest.harness import (
     Begin,
     Run,
-    answers,
     assert_calm,
     assert_nothing_left,
     end,
@@ -203,7 +202,7 @@ def lives_on(run: Run, site: Site) -> None:
     site.await_processed(1)
     idle(run, 2)
     assert run.clerk() == clerk
-    assert answers(run)
+    assert run.state()
 
 
 def mounted(directory: Path, then: str) -> list[str]:
