@@ -288,6 +288,9 @@ class Crew:
         ]
         due.sort(key=lambda each: (facts[each[0].seat].doing is Doing.RUN, each[0].born_at))
         under_way = len(self.staying(index)) - len(working)
+        under_way += sum(
+            facts[child.seat].doing is not Doing.RUN for child in self._leaving(index, facts)
+        )
         for child, reason in due[: max(0, room(pool.target, under_way))]:
             yield child.seat, reason
 
@@ -337,7 +340,7 @@ class Crew:
         for child in self.children.values():
             if child.stays and self._is_out_of_place(child):
                 yield child.seat
-            elif child.replaces is not None and self._may_take_over(child):
+            elif child.replaces is not None and self._may_take_over(child, facts[child.seat]):
                 yield child.replaces
 
     def _surplus(self, index: int, facts: Mapping[int, Facts]) -> Iterable[int]:
@@ -353,8 +356,10 @@ class Crew:
         is_busy = seen.doing is Doing.RUN
         return not child.held, is_busy, self._is_being_replaced(child), child.born_at
 
-    def _may_take_over(self, child: Child) -> bool:
-        return child.ready and child.stays and not child.fault and self._waits(child)
+    def _may_take_over(self, child: Child, seen: Facts) -> bool:
+        """Return whether it could claim at once: it has booted, and Redis knows it."""
+        able = child.ready and seen.doing is not Doing.BOOT
+        return able and child.stays and not child.fault and self._waits(child)
 
     def _is_out_of_place(self, child: Child) -> bool:
         """Return whether a child is of no use any more, apart from the workers of a pool."""

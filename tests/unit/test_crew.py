@@ -16,13 +16,17 @@ from forkresque.policy.child import (
     Interrupt,
     Kill,
     Kind,
+    Release,
     Rouse,
     Spawn,
 )
 from forkresque.policy.crew import BOOKS_GRACE, Crew
 from forkresque.policy.judgement import CLERK_SILENCE, DUMP_GRACE, FROZEN_AFTER, ROUSE_GRACE, Judge
+from forkresque.policy.renewal import Renewal
 from tests.support.crews import (
     CLERK,
+    booting,
+    born,
     facts_of,
     idle,
     new_crew,
@@ -577,3 +581,39 @@ def test_a_drain_ends_what_a_cut_has_begun() -> None:
 
 def _booting(seats: Iterable[int]) -> list[int]:
     return [seat for seat in seats if seat != CLERK]
+
+
+# -- renewal -----------------------------------------------------------------------------------
+
+
+def renewing_crew() -> Crew:
+    """Return a crew of two at the moment at which the first is due, and its replacement ready."""
+    crew = ready_crew(2, renewal=Renewal(max_age=10.0))
+    born(crew, planned(crew, 10.0), 10.0)
+    assert [child.replaces for child in crew.children.values()] == [None, None, None, 1]
+    return crew
+
+
+def test_a_replacement_takes_over_once_redis_knows_it() -> None:
+    crew = renewing_crew()
+
+    assert planned(crew, 10.1, {3: booting()}) == []
+    assert planned(crew, 10.2) == [Dismiss(1)]
+
+
+def test_an_idle_worker_that_leaves_has_to_be_gone_before_the_next_is_due() -> None:
+    crew = renewing_crew()
+    planned(crew, 10.1)
+
+    assert planned(crew, 10.2, {1: Facts(Doing.LEAVE, 0.0)}) == []
+    crew.died(1, 10.3, jitter=0.0)
+    assert planned(crew, 10.3) == [Spawn(1, Kind.WORKER, 0, 2, "it is 10 s old"), Release(3)]
+
+
+def test_a_job_in_hand_does_not_keep_the_others_from_being_replaced() -> None:
+    crew = renewing_crew()
+    planned(crew, 10.1, {1: running()})
+
+    (birth,) = planned(crew, 10.2, {1: running()})
+    assert isinstance(birth, Spawn)
+    assert birth.replaces == 2
