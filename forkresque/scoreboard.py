@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Final, TypeVar
 
-LAYOUT: Final = 2  # raise it when a word changes its meaning
+# Raise it when a word changes its meaning, or what one image of a master leaves to the next.
+LAYOUT: Final = 2
 _WORD, _BLOCK_WORDS, _NAME_AT, _NAME_SIZE = 8, 32, 192, 64
 _BLOCK = _WORD * _BLOCK_WORDS
 MOST_POOLS: Final = 32
@@ -65,11 +66,9 @@ class Orders(_Block):
     """What the master wants; its children read it before each claim."""
 
     __slots__ = ()
-    layout = _word(0, "The meaning of all words.")
-    draining = _word(1, "1: claim nothing more, ever.")
-    paused = _word(2, "1: claim nothing for now.")
-    wanted = _word(3, "How many workers there should be.")
-    started_ns = _word(4, "Monotonic time at which the master started.")
+    draining = _word(0, "1: claim nothing more, ever.")
+    paused = _word(1, "1: claim nothing for now.")
+    started_ns = _word(2, "Monotonic time at which the master started.")
 
 
 class Books(_Block):
@@ -176,7 +175,6 @@ class Scoreboard:
         self.books = self._block(1, Books)
         self.depths = [self._block(2 + index, Depth) for index in range(MOST_POOLS)]
         self.seats = [self._block(_FIRST_SEAT + index, Seat) for index in range(seats)]
-        self.orders.layout = LAYOUT
 
     @classmethod
     def adopt(cls, fd: int) -> "Scoreboard":

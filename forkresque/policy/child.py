@@ -79,6 +79,7 @@ class Child:
     max_jobs: float = math.inf
     max_age: float = math.inf
     ready: bool = False
+    at_work: bool = False  # it came to wait for work after it was ready
     dismissed: bool = False
     interrupted: int = 0  # epoch of the last job that was interrupted
     reported: int = -1  # epoch of the last job whose silence was reported

@@ -117,7 +117,6 @@ class Crew:
         """Take note of a child that has booted."""
         child = self.children[seat]
         child.ready = self.ever_ready = True
-        self._births_of(child.kind, child.pool).succeeded()
 
     def spawn_failed(self, spawn: Spawn, now: float, *, jitter: float) -> None:
         """Take note of a fork that the kernel refused."""
@@ -133,21 +132,32 @@ class Crew:
             child.fault = child.fault or late
             child.kill_at = min(child.kill_at, now + BOOKS_GRACE)
 
-    def died(self, seat: int, now: float, *, jitter: float) -> Child:
-        """Take note of a death, and return what was known of the child."""
+    def died(self, seat: int, now: float, *, jitter: float, booted: bool = True) -> Child:
+        """Take note of a death, and return what was known of the child.
+
+        One that said it was ready has not `booted` if it never came to wait for work.
+        """
         child = self.children.pop(seat)
         for other in self.children.values():
             if other.replaces == seat:
                 other.replaces = None
-        if child.ready and child.kind is Kind.WORKER:
+        if child.ready and booted and child.kind is Kind.WORKER:
             self.unready_since = now
-        if not child.ready and not child.dismissed:
+        if child.ready and booted:
+            self._note_work(child)
+        elif not child.dismissed:
             self._births_of(child.kind, child.pool).failed(now, jitter=jitter)
         self.cuts += child.cut and child.fault is not Fault.CUT_OFF
         self.counts["died"] += 1
         self.counts["killed"] += child.killed
         self._close_books(now)
         return child
+
+    def _note_work(self, child: Child) -> None:
+        """Take note, once, that a birth was a success; what older children do is none of it."""
+        if not child.at_work:
+            child.at_work = True
+            self._births_of(child.kind, child.pool).succeeded()
 
     def _births_of(self, kind: Kind, pool: int) -> Births:
         return self.pools[pool].births if kind is Kind.WORKER else self._births[kind]
@@ -206,6 +216,9 @@ class Crew:
         `late` says that this machine stood still: then silence proves nothing. `cut_off` says that
         jobs in hand have to stop, because other hosts may take them.
         """
+        for child in self.children.values():
+            if child.ready and facts[child.seat].doing is not Doing.BOOT:
+                self._note_work(child)
         actions: list[Action] = [*self._spawns(now, facts)]
         parting = dict.fromkeys(self._partings(facts))
         actions += map(Dismiss, parting)

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +81,18 @@ class Inheritance:
     def listen(self) -> None:
         """Let signals in: the handlers are in place."""
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+
+    @contextlib.contextmanager
+    def importing(self) -> Iterator[None]:
+        """Let signals in while an application is imported: what it starts inherits the mask.
+
+        A child that is asked to leave meanwhile ends at once; it has nothing in hand.
+        """
+        self.listen()
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
 def freeze_memory() -> None:

@@ -1,6 +1,6 @@
 """The master's children as processes: fork them, signal them, hear them, bury them.
 
-Which child there should be is for `policy.pool` to say; this knows pids, descriptors and seats.
+Which child there should be is for `policy.crew` to say; this knows pids, descriptors and seats.
 """
 
 import contextlib
@@ -114,24 +114,30 @@ class Children:
         return list(self._members.values())
 
     def reap(self, stranger: Callable[[int, int], None]) -> Iterator[tuple[Member, int]]:
-        """Yield whoever has died, with the wait status; `stranger` is told of all others."""
+        """Yield whoever has died, with the wait status; `stranger` is told of all others.
+
+        What a child's job has left in its process group is killed.
+        """
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if pid == 0:
+            if dead is None:
                 return
+            pid = dead.si_pid
             member = next((each for each in self.members if each.forked.pid == pid), None)
+            if member is not None:  # while it is not collected, its group is nobody else's
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
             if member is None:
                 stranger(pid, status)
             else:
                 yield member, status
 
     def bury(self, member: Member, child: Child, status: int) -> Died:
-        """Let go of a dead child, kill what its job has left behind, and say what happened."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(member.forked.pid, signal.SIGKILL)
+        """Let go of a dead child, and say what happened."""
         died = self._obituary(member, child, status)
         del self._members[member.seat]
         self._unwatch(member)

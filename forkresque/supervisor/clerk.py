@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import select
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -105,8 +104,6 @@ class Clerk:
     def run(self) -> int:
         """Do the duties until the master says to leave, or is gone."""
         self._wakeups.install()
-        for signum in (signal.SIGTERM, signal.SIGQUIT):
-            signal.signal(signum, signal.SIG_IGN)  # managers signal everybody; we leave last
         self._inherited.listen()
         set_title("clerk")
         self._board.books.reached_ns = 0

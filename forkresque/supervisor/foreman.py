@@ -147,16 +147,18 @@ class Foreman:
                 assert_never(wanted.kind)
 
     def _be_clerk(self, inherited: Inheritance) -> int:
-        estate = self._estate
+        for signum in (signal.SIGTERM, signal.SIGQUIT):
+            signal.signal(signum, signal.SIG_IGN)  # managers signal everybody; it leaves last
+        app, estate = self._application(inherited), self._estate
         return Clerk(
-            self._load(), self._options, estate.board, inherited, estate.identity, self._events
+            app, self._options, estate.board, inherited, estate.identity, self._events
         ).run()
 
     def _be_worker(self, inherited: Inheritance, pool: int) -> int:
         resources.become_subreaper()  # so that what its jobs let go of stays in its sight
-        estate = self._estate
+        app, estate = self._application(inherited), self._estate
         return work(
-            self._load(),
+            app,
             self._options,
             estate.board,
             estate.batons[pool],
@@ -164,6 +166,13 @@ class Foreman:
             estate.identity,
             self._events,
         )
+
+    def _application(self, inherited: Inheritance) -> Forkresque:
+        """Return the application; a child whose master has not imported it does so here."""
+        if self._options.preload:
+            return self._load()
+        with inherited.importing():
+            return self._load()
 
     def _dismiss(self, seat: int) -> None:
         self._crew.dismissed(seat, time.monotonic())

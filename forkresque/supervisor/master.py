@@ -23,6 +23,7 @@ from forkresque.policy import notices
 from forkresque.policy.child import Child, Facts, Fault, Kind
 from forkresque.policy.crew import ABORT_GRACE, BOOKS_GRACE
 from forkresque.protocol.script import load_all
+from forkresque.scoreboard import Phase
 from forkresque.supervisor import report, resources
 from forkresque.supervisor.child import freeze_memory
 from forkresque.supervisor.children import Children
@@ -241,7 +242,8 @@ class Master:
         for member, status in self._children.reap(self._on_stranger):
             for message in self._children.hear(member.seat):  # it may have got ready before it died
                 self._on_message(member.seat, message)
-            child = self._crew.died(member.seat, time.monotonic(), jitter=chance())
+            booted = self._board.seats[member.seat].phase is not Phase.BOOT
+            child = self._crew.died(member.seat, time.monotonic(), jitter=chance(), booted=booted)
             self._look_for_oom(child, status)
             died = self._children.bury(member, child, status)
             self._leftovers.died(died.pid, member.forked.start, time.monotonic())
@@ -274,7 +276,7 @@ class Master:
             log.debug("pid=%s ended, an orphan", pid)
         elif self._reload.checked(status):
             self._become_next()
-        else:
+        elif not self._crew.stopping:
             log.error("reload refused, the old code goes on: %s", self._reload.reason)
         if self._reload.is_wanted_again():
             self._helm.reload()
@@ -358,7 +360,6 @@ class Master:
     # -- telling -----------------------------------------------------------------------------
 
     def _show(self, now: float) -> None:
-        self._board.orders.wanted = self._crew.target
         title = report.title(self._crew)
         if title != self._title:
             self._title = title

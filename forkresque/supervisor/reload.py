@@ -91,6 +91,7 @@ class Check:
 
     def __init__(self, place: Workplace, wanted: Fitness, *, deadline: float) -> None:
         self.deadline = deadline
+        self._timed_out = False
         self.told = os.memfd_create("forkresque-check")
         master = os.getpid()
         try:
@@ -113,6 +114,11 @@ class Check:
         """Return the pid of the process that tries."""
         return self._process.pid
 
+    def time_out(self) -> None:
+        """End it, because it takes too long."""
+        self._timed_out = True
+        self.kill()
+
     def kill(self) -> None:
         """End it; it is reaped like a child."""
         with contextlib.suppress(ProcessLookupError):
@@ -125,6 +131,8 @@ class Check:
         os.close(self.told)
         if code == 0:
             return ""
+        if self._timed_out:
+            return "the new code takes longer to import than --boot-timeout allows"
         lines = raw.decode("utf-8", "replace").strip().splitlines()[-_TOLD_LINES:]
         return "\n".join(lines) or f"the check ended with {code}"
 
@@ -184,7 +192,7 @@ class Reload:
         if self._check is None:
             return math.inf
         if now >= self._check.deadline:
-            self._check.kill()
+            self._check.time_out()
             return math.inf  # its end is heard
         return self._check.deadline - now
 

@@ -617,3 +617,45 @@ def test_a_job_in_hand_does_not_keep_the_others_from_being_replaced() -> None:
     (birth,) = planned(crew, 10.2, {1: running()})
     assert isinstance(birth, Spawn)
     assert birth.replaces == 2
+
+
+# -- births that only seem to be good ----------------------------------------------------------
+
+
+def test_workers_that_get_ready_and_die_before_they_work_are_slowed_down() -> None:
+    crew, now, forks = new_crew(1), 0.0, 0
+    while now < 60.0:
+        for action in crew.plan(now, facts_of(crew, dict.fromkeys(crew.children, booting()))):
+            if isinstance(action, Spawn):
+                crew.spawned(action, now)
+                crew.got_ready(action.seat)
+                if action.kind is Kind.WORKER:
+                    forks += 1
+                    crew.died(action.seat, now, jitter=1.0, booted=False)
+        now += 0.05
+
+    assert crew.pools[0].births.broken
+    assert forks <= 12
+    assert crew.failing_for(now) == pytest.approx(now, abs=0.2)
+
+
+def test_a_worker_that_dies_at_its_first_job_was_a_good_birth() -> None:
+    crew = new_crew(1)
+    born(crew, crew.plan(0.0, {}), 0.0)
+
+    crew.died(1, 0.01, jitter=1.0, booted=True)
+
+    assert crew.pools[0].births.failures == 0
+    assert planned(crew, 0.01) == [Spawn(1, Kind.WORKER)]
+
+
+def test_what_old_workers_do_makes_no_new_one_a_success() -> None:
+    crew = ready_crew(2)
+    planned(crew, 0.5)
+    crew.died(1, 1.0, jitter=1.0)
+    born(crew, planned(crew, 1.0), 1.0)
+
+    crew.died(1, 1.1, jitter=1.0, booted=False)
+    planned(crew, 1.15)
+
+    assert crew.pools[0].births.failures == 1

@@ -107,8 +107,12 @@ def test_at_most_a_tenth_waits_for_replacements_at_once(size: int, at_once: int)
     assert begun(crew, 1.1, boots) == []
     crew.got_ready(size + 1)
     del boots[size + 1]
-    assert len([1 for action in planned(crew, 2.0, boots) if isinstance(action, Dismiss)]) == 1
-    assert len(begun(crew, 2.1, boots)) == 1
+    leaving = [action.seat for action in planned(crew, 2.0, boots) if isinstance(action, Dismiss)]
+    assert len(leaving) == 1
+    assert begun(crew, 2.1, boots) == [], "one that is on its way out counts"
+    crew.died(leaving[0], 2.2, jitter=0.5)
+    begun_then = [action for action in planned(crew, 2.2, boots) if isinstance(action, Spawn)]
+    assert len(begun_then) == 1
 
 
 def test_each_pool_has_its_own_tenth() -> None:
@@ -322,7 +326,9 @@ def test_a_pool_with_too_many_replaces_nobody() -> None:
     resize(crew, -1)
 
     assert planned(crew, 1.0) == [Dismiss(1)]
-    assert planned(crew, 1.1) == [worker(4, 2, OLD_CODE)]
+    assert planned(crew, 1.1) == [], "the one that leaves counts as well"
+    crew.died(1, 1.2, jitter=0.5)
+    assert planned(crew, 1.2) == [worker(1, 2, OLD_CODE)]
 
 
 def test_a_pool_that_is_abolished_empties_itself() -> None:

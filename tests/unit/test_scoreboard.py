@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from forkresque.scoreboard import LAYOUT, MOST_POOLS, Phase, Role, Scoreboard
+from forkresque.scoreboard import MOST_POOLS, Phase, Role, Scoreboard
 
 
 @pytest.fixture
@@ -22,7 +22,6 @@ def words_of(block: object) -> list[str]:
 
 
 def test_a_new_board_is_empty_and_knows_its_layout(board: Scoreboard) -> None:
-    assert board.orders.layout == LAYOUT
     assert [seat.phase for seat in board.seats] == [Phase.EMPTY] * 3
     assert list(board.taken(Role.WORKER)) == []
 
