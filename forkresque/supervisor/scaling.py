@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from forkresque.policy.autoscale import Autoscaler, Memory, Sample
-from forkresque.policy.child import Doing, Facts
+from forkresque.policy.child import Doing, Facts, Kind
 from forkresque.policy.crew import Crew
 from forkresque.policy.pool import Pool
 from forkresque.scoreboard import Depth, Role, Scoreboard, Seat
@@ -16,6 +16,7 @@ from forkresque.supervisor.gauges import Gauges
 SAMPLE_EVERY = 0.25  # seconds, while something waits or works
 REST = 1.0  # seconds between samples of a pool at rest
 OLD = 0.75  # seconds after which a count of waiting jobs is too old: the clerk makes four a second
+_IN_HAND = (Doing.RUN, Doing.SETTLE)
 _REMEMBERED = 20  # decisions of each pool
 
 
@@ -110,6 +111,7 @@ class Scaling:
             busy=len(doings) - booting - idle,
             idle=idle,
             booting=booting,
+            leaving=self._leaving(index, facts),
             held=self._crew.paused or pool.births.broken,
             share=self._share(index, depth),
             busy_seconds=work.busy,
@@ -121,7 +123,16 @@ class Scaling:
             run=self._gauges.run[index],
             wait=self._gauges.wait[index],
             pressure=resources.pressure(),
+            pools=sum(other.most > 0 for other in self._crew.pools),
+            others=sum(used for other, used in self._gauges.run.items() if other != index),
             memory=self._memory(),
+        )
+
+    def _leaving(self, index: int, facts: Mapping[int, Facts]) -> int:
+        """Return how many carry out their last job."""
+        return sum(
+            child.dismissed and child.pool == index and facts[child.seat].doing in _IN_HAND
+            for child in self._crew.of(Kind.WORKER)
         )
 
     def _memory(self) -> Memory | None:

@@ -30,9 +30,8 @@ class World:
         self.scaling = Scaling(self.board, self.crew, self.gauges, LATENCY)
         self.now = 1000.0
         self.doing = Doing.RUN
+        self.clerk_looks = True
         self.board.books.reached_ns = 1
-        for depth in self.board.depths:
-            depth.seen_ns = 1
 
     @property
     def waiting(self) -> int:
@@ -45,6 +44,9 @@ class World:
     def step(self) -> list[Scaled]:
         """Live for one sample; whoever is wanted is there at once."""
         self.now += SAMPLE_EVERY
+        if self.clerk_looks:
+            for depth in self.board.depths:
+                depth.seen_ns = int(self.now * 1e9)
         self._people()
         for seat in self.board.taken(Role.WORKER):
             if self.doing is Doing.RUN:
@@ -116,7 +118,7 @@ def test_an_idle_pool_shrinks_to_its_least_in_the_end(world: World) -> None:
 def test_what_is_not_known_or_no_use_changes_nothing(world: World, unknown: str) -> None:
     world.waiting = 500
     if unknown == "no look":
-        world.board.depths[0].seen_ns = 0
+        world.clerk_looks = False
     elif unknown == "no Redis":
         world.board.books.reached_ns = 0
     elif unknown == "paused":
@@ -182,11 +184,16 @@ def test_bounds_that_move_move_the_target_at_once_and_the_controller_follows(wor
 
 
 def test_only_the_last_decisions_are_remembered(world: World) -> None:
-    world.scaling.history.extend(
-        Scaled(float(number), world.pool, 1, 2, "") for number in range(50)
-    )
+    world.waiting = 500
+    while len(world.scaling.history) < 20:
+        world.over(10.0)
+        world.crew.allow(world.pool, 2)  # so that there is something to decide again
+        world.crew.allow(world.pool, 12)
+    first = world.scaling.history[0]
+    world.over(10.0)
 
-    assert [scaled.at for scaled in world.scaling.history] == [float(at) for at in range(30, 50)]
+    assert len(world.scaling.history) == 20
+    assert first not in world.scaling.history
 
 
 def test_the_work_of_those_who_are_gone_stays_done(world: World) -> None:
