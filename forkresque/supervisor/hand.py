@@ -60,10 +60,10 @@ class Pipe:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """After how many jobs a worker leaves, and whether its memory is measured after each."""
+    """After how many jobs a worker leaves, and by how many bytes it may grow; 0 is no limit."""
 
     max_jobs: int
-    measured: bool
+    max_memory: int
 
     def begin(self, seat: Seat) -> None:
         """Take note of what a new worker has: when memory is short, who has grown most goes."""
@@ -71,9 +71,17 @@ class Limits:
 
     def are_reached(self, seat: Seat) -> bool:
         """Return whether a worker must not take another job; take note of its growth."""
-        if self.measured:
-            seat.grown = max(0, resources.anonymous_memory() - seat.own_at_ready)
+        if self.max_memory:
+            seat.grown = self._growth(seat)
         return bool(0 < self.max_jobs <= seat.done + seat.failed)
+
+    def _growth(self, seat: Seat) -> int:
+        """Return by how much a worker has grown, not counting what is free in it."""
+        most = seat.own_at_ready + self.max_memory
+        if (own := resources.anonymous_memory()) > most:
+            resources.give_free_memory_back()
+            own = resources.anonymous_memory()
+        return max(0, own - int(seat.own_at_ready))
 
 
 class Pooled:
@@ -258,7 +266,7 @@ def work(
     set_title(f"worker {queues} booting")
     wakeups = Wakeups((signal.SIGTERM, signal.SIGQUIT))
     wakeups.install()
-    limits = Limits(options.max_jobs, measured=bool(options.max_memory))
+    limits = Limits(options.max_jobs, options.max_memory)
     station = Pooled(board, baton, inherited, wakeups, limits)
     worker = Worker(
         app.url,

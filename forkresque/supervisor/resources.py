@@ -126,6 +126,15 @@ def anonymous_memory() -> int:
     return anonymous_in(_read(_HERE.proc / "self" / "statm")) or 0
 
 
+def give_free_memory_back() -> None:
+    """Have the C library return what was freed; it keeps some tens of megabytes, to be quick.
+
+    Not every C library can.
+    """
+    if trim := getattr(_libc, "malloc_trim", None):
+        trim(0)
+
+
 def strangers(pid: int, known: Collection[int], view: View = _HERE) -> set[int]:
     """Return the children of the process `pid`, one thread, that are not `known`, zombies too.
 

@@ -25,7 +25,7 @@ AT_WORK = {"idle", "call", "run", "settle"}
 AT_ONCE = 0.1  # of a pool is replaced at the same time, and at least one
 GAP = 0.25  # of all looks: between a last breath and a first claim, on a busy machine
 LEAVING = 4  # a replacement and whom it replaces, and the same with a job in hand
-BORROWED = 35  # MB; the C library keeps up to 32 for itself when they are freed
+BORROWED = 30  # MB; freed, they stay with the C library, which returns only more than 32
 DEATHS = 3  # with one payload, then it is the payload's fault
 
 
@@ -247,7 +247,7 @@ def test_a_worker_that_has_grown_is_replaced_after_its_job(start: Starter, site:
     assert site.ledger.lrange("kept", 0, -1) == [str(first).encode()]
     assert int(site.ledger.lindex("borrowed", -2)) != first
     assert recycled(master) == 1
-    assert "its own memory has grown by 3" in master.log()
+    assert re.search("its own memory has grown by (29|3[0-9]) MB", master.log())
     assert site.count("failed") == 0
     drain(master, site)
 
