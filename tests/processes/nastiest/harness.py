@@ -169,7 +169,8 @@ def idle(run: Run, number: int, timeout: float = 10.0) -> list[psutil.Process]:
         seen = run.phases()
         return len(seen) == number and set(seen) in ({"call"}, {"call", "idle"})
 
-    wait_until(resting, f"{number} workers at rest", timeout)
+    # Not too often: to say all that there is of a hundred workers takes a master some 20 ms.
+    wait_until(resting, f"{number} workers at rest", timeout, every=0.04)
     return run.workers()
 
 

@@ -179,6 +179,7 @@ def test_02_idle_child_stopped_for_ever(begin: Begin, site: Site) -> None:
 # -- 10 ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(60)
 def test_10_many_deaths_at_once(begin: Begin, site: Site) -> None:
     run = begin(*APP, "-c", str(CROWD))
     dying = idle(run, CROWD, 20.0)
