@@ -6,8 +6,9 @@ through a week of crashes in a millisecond.
 
 import math
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from forkresque.policy.births import Births
 from forkresque.policy.child import (
@@ -20,12 +21,12 @@ from forkresque.policy.child import (
     Fault,
     Interrupt,
     Kind,
-    Release,
     Spawn,
 )
 from forkresque.policy.judgement import Judge
 from forkresque.policy.pool import Pool
-from forkresque.policy.renewal import Renewal, room
+from forkresque.policy.renewal import Renewal
+from forkresque.policy.roster import Roster
 
 _SPARE = 2  # seats for the clerk and for one replacement; a watcher needs one more
 CLERK_SEAT = 0  # nobody else's: listeners know by it who speaks for all
@@ -110,7 +111,8 @@ class Crew:
             max_age=age,
         )
         self.counts["born"] += 1
-        self.counts["recycled"] += self._waits(self.children[spawn.seat])
+        old = None if spawn.replaces is None else self.children[spawn.replaces]
+        self.counts["recycled"] += old is not None and old.stays
         self._close_books(now)
 
     def got_ready(self, seat: int) -> None:
@@ -219,10 +221,14 @@ class Crew:
         for child in self.children.values():
             if child.ready and facts[child.seat].doing is not Doing.BOOT:
                 self._note_work(child)
-        actions: list[Action] = [*self._spawns(now, facts)]
-        parting = dict.fromkeys(self._partings(facts))
+        rosters = [
+            Roster(pool, index, self.children, facts) for index, pool in enumerate(self.pools)
+        ]
+        actions: list[Action] = [*self._spawns(now, rosters)]
+        parting = dict.fromkeys(self._partings(rosters))
         actions += map(Dismiss, parting)
-        actions += self._releases(facts, parting)
+        for roster in rosters:
+            actions += roster.releases(parting)
         for child in self.children.values():
             seen = facts[child.seat]
             if not late:
@@ -256,7 +262,7 @@ class Crew:
         moments += [pool.births.next_at for pool in self.pools]
         return min((moment for moment in moments if moment > now), default=math.inf)
 
-    def _spawns(self, now: float, facts: Mapping[int, Facts]) -> Iterable[Spawn]:
+    def _spawns(self, now: float, rosters: Sequence[Roster]) -> Iterable[Spawn]:
         if self._is_missing(Kind.CLERK, now) and self._births[Kind.CLERK].allowed(now, booting=0):
             yield Spawn(CLERK_SEAT, Kind.CLERK)
         free = [seat for seat in range(CLERK_SEAT + 1, self.seats) if seat not in self.children]
@@ -266,12 +272,13 @@ class Crew:
                 yield Spawn(free.pop(0), Kind.WATCHER)
             else:
                 kept = 1  # a seat for it, as long as it has to wait
-        for index, pool in enumerate(self.pools):
-            booting = sum(not child.ready for child in self.staying(index))
-            for replaces, reason in self._wishes(index, facts, now):
-                if len(free) <= kept or not pool.births.allowed(now, booting=booting):
+        reason = partial(self.renewal.reason, generation=self.generation, now=now)
+        for index, roster in enumerate(rosters):
+            births, booting = roster.pool.births, roster.booting
+            for replaces, why in roster.wishes(reason):
+                if len(free) <= kept or not births.allowed(now, booting=booting):
                     break
-                yield Spawn(free.pop(0), Kind.WORKER, index, replaces, reason)
+                yield Spawn(free.pop(0), Kind.WORKER, index, replaces, why)
                 booting += 1
 
     def _is_missing(self, kind: Kind, now: float) -> bool:
@@ -282,97 +289,18 @@ class Crew:
         # The clerk outlives the workers: it settles what the last of them leave behind.
         return not self._clerk_may_go and now < self.books_until
 
-    def _wishes(
-        self, index: int, facts: Mapping[int, Facts], now: float
-    ) -> Iterable[tuple[int | None, str]]:
-        """Yield, for each worker that a pool should get, whom it replaces and why."""
-        pool, working = self.pools[index], self._working(index)
-        missing = pool.target - len(working)
-        if missing < 0:
-            return
-        leaving = self._leaving(index, facts)[:missing]
-        yield from [(None, "")] * (missing - len(leaving))
-        yield from ((child.seat, "it is leaving") for child in leaving)
-        due = [
-            (child, reason)
-            for child in working
-            if child.ready and not child.held and not self._is_being_replaced(child)
-            if (reason := self._reason_to_replace(child, facts[child.seat], now))
-        ]
-        due.sort(key=lambda each: (facts[each[0].seat].doing is Doing.RUN, each[0].born_at))
-        under_way = len(self.staying(index)) - len(working)
-        under_way += sum(
-            facts[child.seat].doing is not Doing.RUN for child in self._leaving(index, facts)
-        )
-        for child, reason in due[: max(0, room(pool.target, under_way))]:
-            yield child.seat, reason
-
-    def _reason_to_replace(self, child: Child, seen: Facts, now: float) -> str:
-        return self.renewal.reason(child, seen, generation=self.generation, now=now)
-
-    def _working(self, index: int) -> list[Child]:
-        """Return those who make up a pool: a replacement does once its predecessor is to leave."""
-        return [child for child in self.staying(index) if not self._waits(child)]
-
-    def _waits(self, child: Child) -> bool:
-        """Return whether a child replaces one that was not asked to leave yet."""
-        before = None if child.replaces is None else self.children.get(child.replaces)
-        return before is not None and before.stays
-
-    def _is_being_replaced(self, child: Child) -> bool:
-        return any(other.replaces == child.seat for other in self.children.values())
-
-    def _leaving(self, index: int, facts: Mapping[int, Facts]) -> list[Child]:
-        """Return a pool's workers that were asked to leave, and may have a job until they do."""
-        return [
-            child
-            for child in self.of(Kind.WORKER)
-            if child.pool == index and child.dismissed and facts[child.seat].doing is not Doing.BOOT
-        ]
-
-    def _releases(self, facts: Mapping[int, Facts], parting: Container[int]) -> Iterable[Release]:
-        """Let held workers work, as far as a pool has places that nobody has, or has still."""
-        for index, pool in enumerate(self.pools):
-            staying = self.staying(index)
-            held = [child for child in staying if child.held and not self._waits(child)]
-            held = [child for child in held if child.seat not in parting]
-            held.sort(key=lambda child: (not child.ready, child.born_at))
-            taken = sum(not child.held for child in staying) + len(self._leaving(index, facts))
-            for child in held[: max(0, pool.target - taken)]:
-                child.held, child.replaces = False, None
-                yield Release(child.seat)
-
     @property
     def _clerk_may_go(self) -> bool:
         return self.stopping and not self.of(Kind.WORKER) and not self.unsettled_deaths
 
-    def _partings(self, facts: Mapping[int, Facts]) -> Iterable[int]:
+    def _partings(self, rosters: Sequence[Roster]) -> Iterable[int]:
         """Yield the seats of those who should leave; one that has two reasons comes twice."""
-        for index in range(len(self.pools)):
-            yield from self._surplus(index, facts)
+        for roster in rosters:
+            yield from roster.surplus()
+            yield from roster.replaced()
         for child in self.children.values():
             if child.stays and self._is_out_of_place(child):
                 yield child.seat
-            elif child.replaces is not None and self._may_take_over(child, facts[child.seat]):
-                yield child.replaces
-
-    def _surplus(self, index: int, facts: Mapping[int, Facts]) -> Iterable[int]:
-        """Yield whoever has no place yet first, then who has nothing in hand, the oldest first."""
-        target, staying = self.pools[index].target, self.staying(index)
-        surplus = self._working(index) if target else staying
-        surplus.sort(key=lambda child: self._rank(child, facts[child.seat]))
-        seats = [child.seat for child in surplus[: max(0, len(surplus) - target)]]
-        yield from seats
-        yield from (child.seat for child in staying if child.replaces in seats)
-
-    def _rank(self, child: Child, seen: Facts) -> tuple[bool, bool, bool, float]:
-        is_busy = seen.doing is Doing.RUN
-        return not child.held, is_busy, self._is_being_replaced(child), child.born_at
-
-    def _may_take_over(self, child: Child, seen: Facts) -> bool:
-        """Return whether it could claim at once: it has booted, and Redis knows it."""
-        able = child.ready and seen.doing is not Doing.BOOT
-        return able and child.stays and not child.fault and self._waits(child)
 
     def _is_out_of_place(self, child: Child) -> bool:
         """Return whether a child is of no use any more, apart from the workers of a pool."""
