@@ -32,5 +32,5 @@ By default each runs as anybody's child, within three minutes for all; `-m full`
 of a namespace of its own too, and in the long sizes. `harness.py` fails a test that leaves a
 process, a zombie, a key in Redis or a file. A gap of ten minutes in monotonic time, which is part
 of 8, is a unit test of the policies; 15 and 20 have more tests in `../test_escapes.py` and
-`../test_reload.py`.
+`../test_reloading.py`.
 """
