@@ -1,9 +1,8 @@
 """`forkresque start`: the supervisor."""
 
-import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -13,13 +12,11 @@ from forkresque.cli import logs
 from forkresque.cli.connecting import application, nameless, served
 from forkresque.cli.parameters import Command, declared
 from forkresque.cli.session import Session, pass_session
-from forkresque.errors import ConfigError, ForkresqueError, RedisRefused, RedisUnavailable
+from forkresque.errors import ForkresqueError
 from forkresque.options import SupervisorOptions
-from forkresque.protocol.store import check_server
 from forkresque.supervisor import supervise
+from forkresque.supervisor.first_look import look_at_redis
 from forkresque.supervisor.handover import hearing, is_left
-
-log = logging.getLogger("forkresque.master")
 
 _TEMPORARY = "the embedded server would be a new, empty one: give it a directory, embedded://DIR"
 
@@ -29,7 +26,8 @@ _TEMPORARY = "the embedded server would be a new, empty one: give it a directory
 def start(session: Session, /, **given: Any) -> None:
     """Run the jobs of an application in worker processes.
 
-    It needs an application. TERM and INT let the jobs in hand finish, USR1 pauses, CONT resumes.
+    It needs an application. TERM and INT let the jobs in hand finish, USR1 pauses, CONT
+    resumes, HUP loads new code.
     """
     interface = session.interface()
     if not interface.app:
@@ -58,7 +56,7 @@ def _prepared(
     pinned = _TEMPORARY if app.url == "embedded://" else ""
     with served(app):
         if known and not is_left():  # the next image is blind until it serves, and was tried before
-            _check(app, required=options.require_redis)
+            look_at_redis(app, required=options.require_redis)
 
         def load() -> Forkresque:
             if failure:
@@ -91,19 +89,3 @@ def _imported(session: Session, url: str | None) -> Forkresque:
     app = application(session)
     app.connect_to(url=url)  # of an embedded server it is known only since it runs
     return app
-
-
-def _check(app: Forkresque, *, required: bool) -> None:
-    """Refuse a Redis that loses jobs. Leaves no connection to the fork.
-
-    One that cannot be reached is waited for, by the clerk and the workers, unless `required`.
-    """
-    with closing(app.queue.store.client) as client:
-        try:
-            check_server(client, app.namespace)
-        except RedisRefused as error:
-            raise ConfigError(str(error), hint=error.hint) from error
-        except RedisUnavailable as error:
-            if required:
-                raise
-            log.warning("Redis is waited for: %s", error)

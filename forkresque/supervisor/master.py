@@ -20,7 +20,7 @@ from forkresque.errors import ExitCode, ForkresqueError
 from forkresque.events import Emitter
 from forkresque.options import SupervisorOptions
 from forkresque.policy import notices
-from forkresque.policy.child import Child, Facts, Fault, Kind
+from forkresque.policy.child import Child, Doing, Facts, Fault, Kind
 from forkresque.policy.crew import ABORT_GRACE, BOOKS_GRACE
 from forkresque.protocol.script import load_all
 from forkresque.scoreboard import Phase
@@ -50,6 +50,7 @@ log = logging.getLogger("forkresque.master")
 
 TICK = 1.0  # the longest sleep, in seconds
 STANDSTILL = 5.0  # a pass that is this much late means that the machine stood still
+PROGRESS_EVERY = 5.0  # seconds between two lines about a drain
 UNSTEADY = 0.02  # seconds until the next look for a baton that was on its way
 IMPORT_TIME = 60.0  # seconds for which a service manager is asked to wait for an import
 _DESCRIPTORS, _OWN_DESCRIPTORS = 3, 64  # open files for each child, and apart from children
@@ -90,6 +91,7 @@ class Master:
         self._wakeups = Wakeups([*self._orders, signal.SIGCHLD])
         self._memory = MemoryGuard(self._gauges, limited=bool(options.max_memory))
         self._leftovers = Leftovers(estate.strays, time.monotonic())
+        self._told_at = -math.inf
         self._lapses = self._board.books.lapses
         self._title = ""
 
@@ -160,6 +162,7 @@ class Master:
                 self._foreman.act(action)
             self._obituaries.repeat(now)
             self._give_up(now)
+            self._tell_progress(now, facts)
             self._control.listen()
             steady = self._look_after_batons()
             self._show(now)
@@ -304,6 +307,14 @@ class Master:
             log.error("no worker got ready for %g s; giving up", patience)
             self._helm.ending.failure = ExitCode.INTERNAL
             self._helm.stop(0.0)
+
+    def _tell_progress(self, now: float, facts: Mapping[int, Facts]) -> None:
+        """Say now and then whom a drain waits for."""
+        if self._crew.stopping and now - self._told_at > PROGRESS_EVERY:
+            busy = sum(seen.doing is Doing.RUN for seen in facts.values())
+            if self._told_at > -math.inf:
+                log.info("draining jobs=%s children=%s", busy, len(facts))
+            self._told_at = now
 
     # -- act ---------------------------------------------------------------------------------
 

@@ -25,15 +25,15 @@ from typing import Any, Self
 from forkresque import embedded
 from forkresque.app import Forkresque
 from forkresque.configuration import resolve
-from forkresque.errors import ConfigError, ControlError, RedisRefused, RedisUnavailable
+from forkresque.errors import ConfigError, ControlError
 from forkresque.events import POOL_EVENTS, Emitter, Observable
 from forkresque.options import SupervisorOptions, variable
-from forkresque.protocol.store import check_server
 from forkresque.scoreboard import Scoreboard
 from forkresque.supervisor import supervise
 from forkresque.supervisor.beside import Started, borrowed_process, oom_score, private_directory
 from forkresque.supervisor.child import Inheritance, other_tasks, spawn
 from forkresque.supervisor.control import ask, runtime_directory
+from forkresque.supervisor.first_look import look_at_redis
 from forkresque.supervisor.notify import forget_manager
 
 log = logging.getLogger("forkresque.master")
@@ -328,16 +328,7 @@ class MultiWorker(Observable):
                 server = undo.enter_context(embedded.start(directory))
                 app.connect_to(url=server.url)
                 undo.callback(app.connect_to, url=url)
-            try:
-                check_server(app.queue.store.client, app.namespace)
-            except RedisRefused as error:
-                raise ConfigError(str(error), hint=error.hint) from error
-            except RedisUnavailable as error:
-                if required:
-                    raise
-                log.warning("Redis is waited for: %s", error)
-            finally:
-                app.queue.store.client.close()  # no connection goes into the fork
+            look_at_redis(app, required=required)
             yield
 
     @contextmanager
