@@ -9,11 +9,9 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from forkresque.errors import ExitCode
 from forkresque.policy.births import FIRST_DELAY
-from tests.conftest import Starter
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.site import APP, Site, await_rest, is_gone, state, stays
 from tests.support.waiting import wait_until
@@ -73,11 +71,6 @@ class Cause:
         return len(told.read_text()) if told.exists() else 0
 
 
-@pytest.fixture
-def fickle(tmp_path: Path) -> Cause:
-    return Cause(tmp_path, FICKLE)
-
-
 def pool(master: Start) -> dict[str, Any]:
     """Return what a master says of its only pool."""
     (told,) = state(master)["pools"]
@@ -104,15 +97,14 @@ def perform(site: Site, mark: str) -> None:
 # -- children that do not boot -----------------------------------------------------------------
 
 
-@pytest.mark.timeout(60)
-def test_one_at_a_time_finds_out_whether_the_cause_is_gone(
-    start: Starter, site: Site, fickle: Cause, tmp_path: Path
-) -> None:
+@patient
+def test_one_at_a_time_finds_out_whether_the_cause_is_gone(bench: Bench) -> None:
+    site, fickle = bench.site, Cause(bench.directory, FICKLE)
     options = ("-c", "4", "--no-preload", "--give-up", str(PATIENCE))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        env = {**fickle.env, "NOTIFY_SOCKET": str(tmp_path / "notify")}
-        master = start(*fickle.args, *options, env=env)
+        manager.bind(str(bench.directory / "notify"))
+        env = {**fickle.env, "NOTIFY_SOCKET": str(bench.directory / "notify")}
+        master = bench.start(*fickle.args, *options, env=env)
         await_rest(master, 4)
 
         fickle.flag.touch()
@@ -147,11 +139,11 @@ def test_one_at_a_time_finds_out_whether_the_cause_is_gone(
         drain(master, site)
 
 
-def test_replacements_that_cannot_boot_leave_the_others_at_work(
-    start: Starter, site: Site, fickle: Cause
-) -> None:
+@patient
+def test_replacements_that_cannot_boot_leave_the_others_at_work(bench: Bench) -> None:
+    site, fickle = bench.site, Cause(bench.directory, FICKLE)
     options = ("-c", "2", "--no-preload", "--max-age", "2", "--give-up", str(PATIENCE))
-    master = start(*fickle.args, *options, env=fickle.env)
+    master = bench.start(*fickle.args, *options, env=fickle.env)
     await_rest(master, 2)
 
     fickle.flag.touch()
@@ -172,8 +164,10 @@ def test_replacements_that_cannot_boot_leave_the_others_at_work(
     drain(master, site)
 
 
-def test_workers_go_on_while_no_clerk_can_boot(start: Starter, site: Site, fickle: Cause) -> None:
-    master = start(*fickle.args, "-c", "2", "--no-preload", env=fickle.env)
+@patient
+def test_workers_go_on_while_no_clerk_can_boot(bench: Bench) -> None:
+    site, fickle = bench.site, Cause(bench.directory, FICKLE)
+    master = bench.start(*fickle.args, "-c", "2", "--no-preload", env=fickle.env)
     await_rest(master, 2)
     wait_until(lambda: state(master)["ready"], "the clerk")
     before = workers(master)
@@ -197,10 +191,12 @@ def test_workers_go_on_while_no_clerk_can_boot(start: Starter, site: Site, fickl
     drain(master, site)
 
 
-def test_workers_that_wait_for_redis_have_booted(
-    start: Starter, site: Site, tmp_path: Path
-) -> None:
-    master = start(*APP, "-c", "2", "--boot-timeout", "1", url=f"unix://{tmp_path}/nobody")
+@patient
+def test_workers_that_wait_for_redis_have_booted(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(
+        *APP, "-c", "2", "--boot-timeout", "1", url=f"unix://{bench.directory}/nobody"
+    )
     wait_until(
         lambda: len(re.findall("worker=.* waits for", master.log())) == 2, "both to wait for Redis"
     )
@@ -219,13 +215,12 @@ def test_workers_that_wait_for_redis_have_booted(
 # -- forks that fail ---------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(60)
-def test_forks_that_fail_are_tried_again_and_told_once(
-    start: Starter, site: Site, tmp_path: Path
-) -> None:
-    cause = Cause(tmp_path, REFUSING)
+@patient
+def test_forks_that_fail_are_tried_again_and_told_once(bench: Bench) -> None:
+    site = bench.site
+    cause = Cause(bench.directory, REFUSING)
     cause.flag.write_text("4")
-    master = start(*cause.args, "-c", "2", env=cause.env)
+    master = bench.start(*cause.args, "-c", "2", env=cause.env)
     await_rest(master, 2)
     assert cause.refused() == 4, "the first ones failed"
 

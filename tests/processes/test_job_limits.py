@@ -16,6 +16,7 @@ from forkresque.errors import ControlError, ExitCode
 from forkresque.supervisor.control import ask
 from tests.conftest import Starter
 from tests.support.memory_groups import MemoryGroup, memory_group
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.servers import Server
 from tests.support.site import APP, Site, await_rest, idle_workers, is_gone, state, stays
@@ -43,12 +44,13 @@ def by_job(site: Site) -> dict[str, dict[str, Any]]:
 # -- time --------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(60)
+@patient
 def test_job_timeout_is_for_jobs_without_a_limit_and_frozen_workers_are_replaced(
-    start: Starter, site: Site
+    bench: Bench,
 ) -> None:
+    site = bench.site
     times = ("--job-timeout", "1", "--heartbeat-timeout", str(FROZEN))
-    master = start(*APP, "-c", "5", *times)
+    master = bench.start(*APP, "-c", "5", *times)
     await_rest(master, 5)
     site.enqueue("gate", "soft")
     site.enqueue("patient_gate", "own")

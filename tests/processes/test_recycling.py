@@ -16,6 +16,7 @@ import pytest
 from forkresque.errors import ExitCode
 from forkresque.protocol.payload import encode_job
 from tests.conftest import Starter
+from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.site import APP, KEYS, Site, await_rest, is_gone, state, stays
 from tests.support.sizes import sized
@@ -191,10 +192,10 @@ def test_there_are_always_enough_workers(
     drain(master, site)
 
 
-def test_a_busy_worker_is_replaced_after_its_job_and_no_other_job_starts(
-    start: Starter, site: Site
-) -> None:
-    master = start(*APP, "-c", "2", "--max-age", "1")
+@patient
+def test_a_busy_worker_is_replaced_after_its_job_and_no_other_job_starts(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "2", "--max-age", "1")
     busy = set(site.gates("a", "b"))
 
     def held() -> list[int]:
@@ -224,8 +225,10 @@ def test_a_busy_worker_is_replaced_after_its_job_and_no_other_job_starts(
 # -- by memory ---------------------------------------------------------------------------------
 
 
-def test_a_worker_that_has_grown_is_replaced_after_its_job(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "1", "--max-memory", "20M")
+@patient
+def test_a_worker_that_has_grown_is_replaced_after_its_job(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "1", "--max-memory", "20M")
     await_rest(master, 1)
     for _ in range(3):
         site.enqueue("borrow", BORROWED)
@@ -250,8 +253,10 @@ def test_a_worker_that_has_grown_is_replaced_after_its_job(start: Starter, site:
     drain(master, site)
 
 
-def test_a_job_that_outgrows_its_limit_by_far_is_killed(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "2", "--max-memory", "20M")
+@patient
+def test_a_job_that_outgrows_its_limit_by_far_is_killed(bench: Bench) -> None:
+    site = bench.site
+    master = bench.start(*APP, "-c", "2", "--max-memory", "20M")
     await_rest(master, 2)
     site.enqueue("gate", "calm")
     site.enqueue("swell", "s", 50, 0, 0)
