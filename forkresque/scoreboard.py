@@ -119,6 +119,7 @@ class Seat(_Block):
     held = _word(17, "1 while it must not claim; the master's word, until its predecessor is gone.")
     grown = _word(18, "Bytes by which its own memory had grown after the last job.")
     own_at_ready = _word(19, "Bytes of its own memory when it got ready, 0: not measured.")
+    due_jobs = _word(20, "Jobs after which it is to be replaced, 0: never; the master's word.")
 
     @property
     def phase(self) -> Phase:

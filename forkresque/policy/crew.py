@@ -96,10 +96,10 @@ class Crew:
 
     # -- what has happened -------------------------------------------------------------------
 
-    def spawned(self, spawn: Spawn, now: float, *, chance: float = 1.0) -> None:
+    def spawned(self, spawn: Spawn, now: float, *, chance: float = 1.0) -> Child:
         """Take note of a fork. `chance` spreads the limits of workers that are born together."""
         jobs, age = self.renewal.limits(chance)
-        self.children[spawn.seat] = Child(
+        self.children[spawn.seat] = child = Child(
             spawn.seat,
             spawn.kind,
             now,
@@ -114,6 +114,7 @@ class Crew:
         old = None if spawn.replaces is None else self.children[spawn.replaces]
         self.counts["recycled"] += old is not None and old.stays
         self._close_books(now)
+        return child
 
     def got_ready(self, seat: int) -> None:
         """Take note of a child that has booted."""

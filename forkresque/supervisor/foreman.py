@@ -129,7 +129,9 @@ class Foreman:
                 self._events.emit("multi_worker_action", "x", f"cannot fork: {error}")
                 self._events.emit("error", error, 0, None, None)
         else:
-            self._crew.spawned(wanted, now, chance=chance())
+            child = self._crew.spawned(wanted, now, chance=chance())
+            if child.max_jobs < math.inf:
+                self._estate.board.seats[child.seat].due_jobs = int(child.max_jobs)
             if wanted.kind is Kind.WORKER:
                 reason = wanted.reason or self._reason(wanted.pool)
                 self._events.emit("multi_worker_action", "+", reason)

@@ -28,7 +28,7 @@ from forkresque.scoreboard import Phase, Role, Scoreboard, Seat
 from forkresque.supervisor import resources
 from forkresque.supervisor.child import SOFT, Inheritance
 from forkresque.supervisor.identity import Identity
-from forkresque.supervisor.messages import Interrupted, Ready, receive, send
+from forkresque.supervisor.messages import Due, Interrupted, Ready, receive, send
 from forkresque.supervisor.wakeups import Wakeups
 from forkresque.worker import Post, Worker, set_title
 
@@ -74,6 +74,10 @@ class Limits:
         if self.max_memory:
             seat.grown = self._growth(seat)
         return bool(0 < self.max_jobs <= seat.done + seat.failed)
+
+    def are_near(self, seat: Seat) -> bool:
+        """Return whether this was the job after which a worker should be replaced."""
+        return bool(self.max_jobs and seat.due_jobs == seat.done + seat.failed)
 
     def _growth(self, seat: Seat) -> int:
         """Return by how much a worker has grown, not counting what is free in it."""
@@ -180,6 +184,8 @@ class Pooled:
         It asks its descriptors nothing any more: their numbers may be anybody's now.
         """
         self._spent = self._limits.are_reached(self._seat)
+        if fit and not self._spent and self._limits.are_near(self._seat):
+            send(self._pair, Due())  # the master would look only at its next pass
         if not fit:
             self._unfit = True
         elif self._wakeups.has_news:

@@ -21,6 +21,11 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """From a worker: it has carried out as many jobs as it should, and can do a few more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wake:
     """From the master: the orders on the scoreboard have changed."""
 
@@ -86,7 +91,7 @@ class Changed:
     path: str
 
 
-Message = Ready | Wake | Leave | Interrupted | Died | Settled | BatonWanted | Changed
+Message = Ready | Due | Wake | Leave | Interrupted | Died | Settled | BatonWanted | Changed
 _KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
