@@ -307,6 +307,8 @@ class _Load:
         if jobs > 0 and served is not None:
             self.service = _blend(self.service, served / jobs, min(1.0, 0.2 + 0.05 * jobs))
         mean = after.busy if busy is None else max(0.0, busy / seconds - after.leaving)
+        if self.busy > after.busy + after.idle:  # an operator has taken many away at once
+            self.busy = mean
         self.busy += 0.3 * (mean - self.busy)
         self._learn_cpu(before, after, busy or 0.0)
 

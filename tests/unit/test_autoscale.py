@@ -410,6 +410,20 @@ def test_bounds_that_cannot_be_are_refused(least: int, most: int) -> None:
     assert (scaler.least, scaler.most, scaler.target) == (2, 3, 2)
 
 
+def test_those_whom_an_operator_has_taken_away_are_no_reason_to_grow() -> None:
+    watch = Watch(1, 8)
+    watch.scaler.target = 8
+    watch.show(busy=8, idle=0)
+    watch.over(20.0)
+
+    watch.scaler.resize(1, 1)
+    watch.show(busy=0, idle=1)
+    watch.over(1.0)
+    watch.scaler.resize(1, 8)
+
+    assert watch.over(10.0) == []
+
+
 def test_new_bounds_move_the_target_at_once() -> None:
     scaler = Autoscaler(2, 8)
 
