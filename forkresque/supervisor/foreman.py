@@ -43,7 +43,7 @@ COMPLAIN_EVERY = 60.0  # seconds between two lines that say the same
 class Foreman:
     """The hands of a master. `let_go` closes, in a new child, what is the master's own.
 
-    `reasons` say why pools, by name, should have as many workers as they should; for who listens.
+    `reasons` say, by name, how many workers load wanted a pool to have, and why; for who listens.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Foreman:
         self._load = load
         self._options = options
         self._events = events
-        self.reasons: dict[str, str] = {}
+        self.reasons: dict[str, tuple[int, str]] = {}
         self._let_go = let_go
         self._complained_at = -math.inf
         self._dumps_asked: set[int] = set()
@@ -198,7 +198,8 @@ class Foreman:
             return "there is no such pool any more"
         pool = self._crew.pools[index]
         wanted = f"{pool.name}: {pool.target} wanted"
-        return ", ".join(filter(None, [wanted, self.reasons.get(pool.name)]))
+        number, why = self.reasons.get(pool.name, (0, ""))
+        return f"{wanted}, {why}" if number == pool.target else wanted
 
     def _dump(self, seat: int, fault: Fault) -> None:
         name = self._children.describe(seat)

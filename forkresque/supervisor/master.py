@@ -322,7 +322,7 @@ class Master:
         for change in self._scaling.step(now, facts):
             up = change.after > change.before
             self._crew.counts["scaled_up" if up else "scaled_down"] += 1
-            self._foreman.reasons[change.pool.name] = change.reason
+            self._foreman.reasons[change.pool.name] = change.after, change.reason
             log.info(
                 "scaled pool=%s from=%s to=%s: %s",
                 change.pool.name,
