@@ -50,6 +50,7 @@ class Crew:
     abort_at: float = math.inf
     books_until: float = math.inf
     unsettled_deaths: int = 0
+    books_open: bool = False  # the last clerk has left before the last worker
     ever_ready: bool = False
     unready_since: float = -math.inf  # when a worker was lost that had been ready
     cuts: int = 0
@@ -150,6 +151,8 @@ class Crew:
             self._note_work(child)
         elif not child.dismissed:
             self._births_of(child.kind, child.pool).failed(now, jitter=jitter)
+        if child.kind is Kind.CLERK and child.ready:
+            self.books_open = bool(self.of(Kind.WORKER))
         self.cuts += child.cut and child.fault is not Fault.CUT_OFF
         self.counts["died"] += 1
         self.counts["killed"] += child.killed
@@ -178,7 +181,7 @@ class Crew:
     @property
     def finished(self) -> bool:
         """Return whether nobody is left and nobody is wanted."""
-        return self.stopping and not self.children
+        return self.stopping and not self.children and not self.books_open
 
     @property
     def is_rolling(self) -> bool:
@@ -219,6 +222,7 @@ class Crew:
         `late` says that this machine stood still: then silence proves nothing. `cut_off` says that
         jobs in hand have to stop, because other hosts may take them.
         """
+        self.books_open &= now < self.books_until
         for child in self.children.values():
             if child.ready and facts[child.seat].doing is not Doing.BOOT:
                 self._note_work(child)
@@ -287,8 +291,9 @@ class Crew:
             return False
         if kind is Kind.WATCHER:
             return self.watched and not self.stopping
-        # The clerk outlives the workers: it settles what the last of them leave behind.
-        return not self._clerk_may_go and now < self.books_until
+        # The clerk outlives the workers: it settles what the last of them leave behind, and gives
+        # up the lease, which one that is replaced in a reload cannot.
+        return (self.books_open or not self._clerk_may_go) and now < self.books_until
 
     @property
     def _clerk_may_go(self) -> bool:
