@@ -258,7 +258,7 @@ class Crew:
 
     def next_step_at(self, now: float, facts: Mapping[int, Facts]) -> float:
         """Return the moment at which `plan` may have something new to say by time alone."""
-        moments = [self.abort_at]
+        moments = [self.abort_at, self.books_until]
         for child in self.children.values():
             moments += [child.kill_at, child.rouse_at]
         for seen in facts.values():
