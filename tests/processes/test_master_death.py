@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from forkresque.errors import ExitCode
 from tests.conftest import Starter
@@ -22,59 +21,9 @@ def clerk_of(master: Start) -> psutil.Process:
     return wait_until(lambda: master.children("clerk"), "a clerk")[0]
 
 
-def kill_master(master: Start) -> None:
-    master.send_signal(signal.SIGKILL)
-    assert master.wait(5) == -signal.SIGKILL
-
-
 def await_one_master(redis: Any) -> None:
     """Wait until the dead masters are forgotten."""
     wait_until(lambda: redis.scard(KEYS.masters()) == 1, "the dead master to be forgotten", 3)
-
-
-@patient
-def test_orphans_finish_take_nothing_new_and_leave(bench: Bench) -> None:
-    site = bench.site
-    first = bench.start(*APP, "-c", "4")
-    pids = dict(zip(NAMES, site.gates(*NAMES), strict=True))
-    clerk = clerk_of(first)
-
-    kill_master(first)
-    behind = [site.enqueue("note", str(number)) for number in range(20)]
-    wait_until(lambda: is_gone(clerk.pid), "the clerk to leave", 1.0)
-    site.release("a", "b")
-    wait_until(lambda: is_gone(pids["a"]) and is_gone(pids["b"]), "two orphans to leave", 2.0)
-    assert sorted(site.runs()) == ["a", "b"]
-    assert site.waiting() == behind
-
-    second = bench.start(*APP, "-c", "4")
-    site.await_processed(22)
-    # Two orphans still have their jobs: those are not recovered, and not run twice.
-    stays(lambda: site.slots() == 2, "the orphans keep their jobs", 1.0)
-    site.release("c", "d")
-    site.await_processed(24)
-
-    assert sorted(site.runs()) == sorted([*NAMES, *map(str, range(20))])
-    assert [site.starts(name) for name in NAMES] == [1, 1, 1, 1]
-    await_one_master(site.redis)
-    second.send_signal(signal.SIGTERM)
-    assert second.wait(5) == ExitCode.OK
-    assert site.failures() == []
-    assert_nothing_left(first, site.redis)
-    assert_nothing_left(second, site.redis)
-
-
-def test_idle_orphans_leave_within_a_second(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "4")
-    workers = idle_workers(master, 4)
-
-    kill_master(master)
-
-    wait_until(lambda: not master.left(), "all orphans to leave", 1.5)
-    site.enqueue("note", "n")
-    assert all(is_gone(worker.pid) for worker in workers)
-    assert len(site.waiting()) == 1
-    assert site.redis.scard(KEYS.workers()) == 0
 
 
 def test_jobs_of_a_host_killed_in_one_stroke_are_back_at_the_head(
@@ -221,28 +170,6 @@ def test_a_silent_clerk_is_killed_and_replaced(bench: Bench) -> None:
     site.release("a")
     site.await_processed(2)
     wait_until(lambda: title(after).endswith("clerk leader"), "it to lead", 25.0)
-    master.send_signal(signal.SIGTERM)
-    assert master.wait(5) == ExitCode.OK
-    assert_nothing_left(master, site.redis)
-
-
-@pytest.mark.full
-@pytest.mark.timeout(60)
-def test_a_machine_that_stood_still_kills_nobody(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "2")
-    site.gates("a")
-    before = {child.pid for child in master.children()}
-
-    everybody = [psutil.Process(master.pid), *master.children()]
-    for process in everybody:
-        process.suspend()
-    stays(lambda: True, "the machine stands still", 15.0)
-    for process in everybody:
-        process.resume()
-    stays(lambda: {child.pid for child in master.children()} == before, "all live on", 3.0)
-
-    site.release("a")
-    site.await_processed(1)
     master.send_signal(signal.SIGTERM)
     assert master.wait(5) == ExitCode.OK
     assert_nothing_left(master, site.redis)

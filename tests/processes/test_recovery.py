@@ -162,17 +162,6 @@ def test_a_job_that_must_not_run_twice_fails_when_its_host_is_killed(
 
 
 @patient
-def test_a_job_that_must_not_run_twice_fails_when_a_drain_cuts_it(bench: Bench) -> None:
-    site = bench.site
-    master = bench.start(*APP, "-c", "2", "--shutdown-timeout", "1")
-    begin_once(site, "o")
-
-    drain(master, site, ExitCode.CUT)
-
-    assert only_failure(site, "o")["exception"] == "JobAborted"
-
-
-@patient
 def test_a_job_that_must_not_run_twice_fails_when_a_drain_has_to_kill_it(bench: Bench) -> None:
     site = bench.site
     master = bench.start(*APP, "-c", "2", "--shutdown-timeout", "1")

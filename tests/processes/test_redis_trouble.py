@@ -30,10 +30,6 @@ from tests.support.waiting import wait_until
 PATIENCE = ("--shutdown-timeout", "2")
 
 # What makes a running server refuse every write, and what ends that.
-REFUSALS = {
-    "a replica": (("REPLICAOF", HOST, "1"), ("REPLICAOF", "NO", "ONE")),
-    "no memory": (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
-}
 
 
 @pytest.fixture
@@ -67,10 +63,6 @@ def drain(master: Start, site: Site) -> None:
     assert_nothing_left(master, site.redis)
 
 
-def pids(master: Start) -> list[int]:
-    return [child.pid for child in master.children()]
-
-
 def notes(site: Site, number: int) -> None:
     for mark in range(number):
         site.enqueue("note", str(mark))
@@ -82,56 +74,6 @@ def await_settling(master: Start, pid: int) -> None:
 
 
 # -- while it runs -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seconds", [3, 8])
-@patient
-def test_jobs_go_on_after_redis_has_hung(bench: Bench, seconds: int) -> None:
-    site = bench.site
-    master = bench.start(*APP, "-c", "4")
-    idle_workers(master, 4)
-    ended, held = site.gates("a", "b")
-    before = pids(master)
-
-    bench.server.pause()
-    site.release("a")
-    await_settling(master, ended)
-    stays(lambda: phases(master)[held] == "run", "the master answers, and its job runs", seconds)
-    bench.server.resume()
-    notes(site, 20)
-
-    site.await_processed(21, timeout=5)
-    site.release("b")
-    site.await_processed(22)
-    assert (site.starts("a"), site.starts("b"), site.count("failed")) == (1, 1, 0)
-    assert pids(master) == before
-    drain(master, site)
-
-
-def test_jobs_go_on_after_redis_was_killed_and_is_back(
-    start: Starter, site: Site, server_of_its_own: Server
-) -> None:
-    master = start(*APP, "-c", "4")
-    idle_workers(master, 4)
-    ended, held = site.gates("a", "b")
-    await_reached(master)
-    before = pids(master)
-
-    server_of_its_own.kill()
-    site.release("a")
-    await_settling(master, ended)
-    wait_until(lambda: not state(master)["clerk"]["reached"], "the clerk to notice")
-    assert phases(master)[held] == "run"
-    server_of_its_own.restart()
-    notes(site, 20)
-
-    site.await_processed(21, timeout=5)
-    site.release("b")
-    site.await_processed(22)
-    await_reached(master)
-    assert (site.starts("a"), site.starts("b"), site.count("failed")) == (1, 1, 0)
-    assert pids(master) == before
-    drain(master, site)
 
 
 def test_a_job_that_redis_hands_out_again_when_it_has_forgotten_its_end_is_put_back(
@@ -163,35 +105,6 @@ def test_a_job_that_redis_hands_out_again_when_it_has_forgotten_its_end_is_put_b
 
 def await_reached(master: Start) -> None:
     wait_until(lambda: state(master)["clerk"]["reached"], "the clerk to reach Redis", 3.0)
-
-
-@pytest.mark.parametrize("refusal", REFUSALS)
-@patient
-def test_a_redis_that_refuses_writes_is_not_pestered_and_loses_no_job(
-    bench: Bench, refusal: str
-) -> None:
-    site = bench.site
-    refuse, agree = REFUSALS[refusal]
-    master = bench.start(*APP, "-c", "4")
-    idle_workers(master, 4)
-    site.gates("a", "b")
-    before = pids(master)
-
-    site.redis.execute_command(*refuse)
-    asked = site.redis.info("stats")["total_commands_processed"]
-    site.release("a")
-    stays(lambda: master.process.poll() is None, "the master goes on", 1.5)
-    asked = site.redis.info("stats")["total_commands_processed"] - asked
-    assert asked < 300, f"{asked} commands in 1.5 s of refusal"
-    site.redis.execute_command(*agree)
-    notes(site, 20)
-
-    site.await_processed(21, timeout=5)
-    site.release("b")
-    site.await_processed(22)
-    assert (site.starts("a"), site.starts("b"), site.count("failed")) == (1, 1, 0)
-    assert pids(master) == before
-    drain(master, site)
 
 
 def test_scripts_that_redis_forgets_are_sent_again(start: Starter, site: Site) -> None:

@@ -1,10 +1,8 @@
 """What the master's signals do, while a job is exactly where the test wants it."""
 
-import os
 import signal
 import time
 
-import psutil
 import pytest
 
 from forkresque.errors import ExitCode
@@ -44,43 +42,6 @@ def test_term_lets_the_job_in_hand_finish(start: Starter, site: Site) -> None:
     assert site.runs() == ["a"]
     assert site.count("processed") == 1
     assert site.waiting() == [behind]
-    assert_nothing_left(master, site.redis)
-
-
-@patient
-def test_a_job_that_takes_too_long_goes_back_to_the_head(bench: Bench) -> None:
-    site = bench.site
-    master = bench.start(*APP, "-c", "1", "--shutdown-timeout", "1")
-    cut = site.enqueue("slow", "long", 60)
-    behind = site.enqueue("note", "behind")
-    wait_until(lambda: site.ledger.llen("begun") == 1, "the job to begin")
-
-    asked_at = time.monotonic()
-    master.send_signal(signal.SIGTERM)
-
-    assert master.wait(5) == ExitCode.CUT
-    assert time.monotonic() - asked_at >= 1.0
-    assert site.waiting() == [cut, behind]
-    assert site.runs() == []
-    assert (site.count("processed"), site.count("failed")) == (0, 0)
-    assert site.failures() == []
-    assert_nothing_left(master, site.redis)
-
-
-@patient
-def test_a_job_that_swallows_its_end_is_killed_and_goes_back(bench: Bench) -> None:
-    site = bench.site
-    master = bench.start(*APP, "-c", "1", "--shutdown-timeout", "1")
-    cut = site.enqueue("stubborn", "s")
-    behind = site.enqueue("note", "behind")
-    site.started("s")
-
-    master.send_signal(signal.SIGTERM)
-
-    assert master.wait(8) == ExitCode.CUT
-    assert site.waiting() == [cut, behind]
-    assert (site.count("processed"), site.count("failed")) == (0, 0)
-    assert site.redis.exists("resque:fr:suspects") == 0, "a drain is not the job's fault"
     assert_nothing_left(master, site.redis)
 
 
@@ -162,52 +123,6 @@ def test_term_after_quit_sets_the_limit_after_all(start: Starter, site: Site) ->
 
     assert master.wait(5) == ExitCode.CUT
     assert site.waiting() == [cut]
-    assert_nothing_left(master, site.redis)
-
-
-def test_five_hundred_terms_are_one_drain(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "2")
-    site.gates("a", "b")
-
-    for _ in range(500):
-        master.send_signal(signal.SIGTERM)
-    draining(master)
-    site.release("a", "b")
-
-    assert master.wait(5) == ExitCode.OK
-    assert sorted(site.runs()) == ["a", "b"]
-    assert master.log().count("draining within=") == 1
-    assert "Traceback" not in master.log()
-    assert_nothing_left(master, site.redis)
-
-
-@pytest.mark.parametrize("delay", [0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
-def test_term_while_starting_leaves_nothing(start: Starter, site: Site, delay: float) -> None:
-    master = start(*APP, "-c", "2")
-    born_at = psutil.Process(master.pid).create_time()
-    wait_until(lambda: time.time() - born_at >= delay, "the moment", every=0.001)
-
-    master.send_signal(signal.SIGTERM)
-
-    # Until it hears signals it dies of them: nothing is there yet that would need care.
-    assert master.wait(5) in (ExitCode.OK, -signal.SIGTERM)
-    assert "Traceback" not in master.log()
-    assert list(master.runtime_directory.rglob("*.sock")) == []
-    assert_nothing_left(master, site.redis)
-
-
-def test_ctrl_c_goes_to_the_master_alone(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "2")
-    site.gates("a", "b")
-
-    os.killpg(master.pid, signal.SIGINT)  # what a terminal does
-    draining(master)
-    site.release("a", "b")
-
-    assert master.wait(5) == ExitCode.OK
-    assert sorted(site.runs()) == ["a", "b"]
-    assert "KeyboardInterrupt" not in master.log()
-    assert "Traceback" not in master.log()
     assert_nothing_left(master, site.redis)
 
 
@@ -350,20 +265,3 @@ def test_abrt_logs_the_state_and_all_stacks(bench: Bench) -> None:
     has_logged(master, "in gate")
     site.release("a")
     site.await_processed(1)  # it goes on
-
-
-def test_a_mix_of_signals_ends_in_one_drain(start: Starter, site: Site) -> None:
-    master = start(*APP, "-c", "2")
-    site.gates("a", "b")
-
-    for _ in range(200):
-        for signum in (signal.SIGHUP, signal.SIGUSR1, signal.SIGCONT, signal.SIGUSR2):
-            master.send_signal(signum)
-    master.send_signal(signal.SIGTERM)
-    draining(master)
-    site.release("a", "b")
-
-    assert master.wait(5) == ExitCode.OK
-    assert sorted(site.runs()) == ["a", "b"]
-    assert master.log().count("draining within=") == 1
-    assert_nothing_left(master, site.redis)

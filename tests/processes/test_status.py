@@ -229,46 +229,6 @@ def test_of_two_masters_one_must_be_named(
 # -- the socket --------------------------------------------------------------------------------
 
 
-def test_a_second_master_of_the_same_name_touches_nothing(
-    start: Starter, site: Site, tmp_path: Path
-) -> None:
-    path = tmp_path / "control"
-    first = start(*APP, "-c", "2", "--control", str(path))
-    idle_workers(first, 2)
-    wait_until(lambda: site.redis.scard(KEYS.workers()) == 2, "both to be registered")
-    before = (path.stat().st_ino, sorted(site.redis.keys()), first.left())
-
-    second = start(*APP, "-c", "2", "--control", str(path))
-
-    assert second.wait(5) == ExitCode.LOCKED
-    assert f"another master holds {path}" in second.log()
-    assert "give another --control PATH" in second.log()
-    assert (path.stat().st_ino, sorted(site.redis.keys()), first.left()) == before
-    wait_until(lambda: not second.left(), "the second to be gone")
-    site.enqueue("note", "n")
-    site.await_processed(1)
-    drain(first, site)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_of_three_that_start_at_once_one_wins(start: Starter, site: Site, tmp_path: Path) -> None:
-    path = tmp_path / "control"
-    masters = [start(*APP, "-c", "1", "--control", str(path)) for _ in range(3)]
-
-    def running() -> list[Start]:
-        return [master for master in masters if master.process.poll() is None]
-
-    wait_until(lambda: len(running()) == 1, "two of three to end")
-    (winner,) = running()
-    losers = [master for master in masters if master is not winner]
-    assert [loser.wait(1) for loser in losers] == [ExitCode.LOCKED] * 2
-    idle_workers(winner, 1)
-    site.enqueue("note", "n")
-    site.await_processed(1)
-    assert site.redis.scard(KEYS.workers()) == 1
-    drain(winner, site)
-
-
 def test_nobody_else_may_use_the_socket_and_nothing_of_it_stays(start: Starter, site: Site) -> None:
     master = start(*APP, "-c", "2")
     idle_workers(master, 2)

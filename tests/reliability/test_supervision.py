@@ -13,7 +13,6 @@ import subprocess
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 import pytest
@@ -24,7 +23,7 @@ from forkresque.protocol.keys import to_text
 from tests.conftest import Starter
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.report import Report
-from tests.support.site import APP, KEYS, Site, idle_workers, is_gone, ticks
+from tests.support.site import APP, KEYS, Site, idle_workers, ticks
 from tests.support.sizes import sized
 from tests.support.waiting import wait_until
 
@@ -35,23 +34,6 @@ SIZE, LEAST, MOST = 4, 2, 8
 GROWTH = 0.01  # of memory; within seconds it is only told, for much is new
 
 # An application whose process cannot fork while the file FLAG is there; it notes each attempt.
-UNFORKABLE = """
-import errno, os, pathlib
-from tests.support.jobs import app
-
-fork = os.fork
-
-
-def refuse():
-    if pathlib.Path(os.environ["FLAG"]).exists():
-        with pathlib.Path(os.environ["ATTEMPTS"]).open("a") as attempts:
-            attempts.write("x")
-        raise BlockingIOError(errno.EAGAIN, "no more processes")
-    return fork()
-
-
-os.fork = refuse
-"""
 
 
 @dataclass
@@ -193,32 +175,6 @@ def test_a_clerk_that_dies_is_replaced_within_a_second(
         report.time("clerk killed to replaced", time.monotonic() - killed)
         report.count("kills of clerks")
     assert psutil.Process(master.pid).num_fds() == opened
-    drain(master, site)
-
-
-@pytest.mark.parametrize("refusals", sized(3, 6))
-def test_a_fork_that_the_kernel_refuses_is_tried_again(
-    start: Starter, site: Site, report: Report, tmp_path: Path, refusals: int
-) -> None:
-    (tmp_path / "unforkable.py").write_text(UNFORKABLE)
-    flag, attempts = tmp_path / "flag", tmp_path / "attempts"
-    env = {"PYTHONPATH": str(tmp_path), "FLAG": str(flag), "ATTEMPTS": str(attempts)}
-    master = start("-A", "unforkable", "-q", "math", "-c", "2", env=env)
-    victim, other = idle_workers(master, 2)
-
-    flag.touch()
-    victim.kill()
-    wait_until(lambda: attempts.exists() and len(attempts.read_text()) >= refusals, "refusals", 20)
-    site.enqueue("note", "meanwhile")
-    site.await_processed(1)
-    assert other.is_running()
-    assert "cannot fork a worker" in master.log()
-
-    flag.unlink()
-    began = time.monotonic()
-    idle_workers(master, 2, 20.0)
-    report.time("forks allowed again to all workers back", time.monotonic() - began)
-    assert not is_gone(master.pid)
     drain(master, site)
 
 
