@@ -6,6 +6,7 @@ at what takes longer to look at, after jobs that took longer.
 """
 
 import _signal  # type: ignore[import-not-found]  # `signal` makes an enum of every answer, which takes twenty times as long
+import faulthandler
 import gc
 import json
 import os
@@ -81,6 +82,7 @@ class Aftermath:
         self._threads = threading.enumerate()
         self._standing = _standing()
         self._childless = _is_childless()
+        self._tells_of_crashes = faulthandler.is_enabled()
         self._alarm_is_free = not any(signal.getitimer(signal.ITIMER_REAL))
         self._cpu_timers = [which for which in _CPU_TIMERS if not any(signal.getitimer(which))]
         self._wakeup = -1
@@ -146,6 +148,8 @@ class Aftermath:
             faults += self._restore_directory()
         if _interpreter() != self._interpreter:
             self._restore_interpreter()
+        if self._tells_of_crashes and not faulthandler.is_enabled():
+            faults.append("it has switched the fault handler off")
         if not self.holds(*self._ours):
             signal.set_wakeup_fd(-1)  # or a signal would write into whatever has the number
             faults.append("it has closed our descriptors")

@@ -142,7 +142,8 @@ def test_a_server_that_cannot_prove_who_it_is_gets_nothing(
     url = tls.url(getattr(tls, trusts), host=host)
     with closing(tls.server.client()) as redis:
         before: Any = redis.info("stats")["total_commands_processed"]
-        master = start(*APP, "-c", "1", url=url.replace("://", f"://user:{SECRET}@"))
+        url = url.replace("://", f"://user:{SECRET}@")
+        master = start(*APP, "-c", "1", "--require-redis", url=url)
 
         assert master.wait() == ExitCode.REDIS_UNREACHABLE
         after: Any = redis.info("stats")["total_commands_processed"]
