@@ -39,6 +39,11 @@ def _chosen() -> list[str]:
 SERVERS = _chosen()
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run two files at a time: most tests wait most of the time. The long sizes run alone."""
+    return 2 if config.getoption("markexpr") == "not full" else 0
+
+
 class Starter(Protocol):
     """Starts `forkresque start` with these arguments; the fixture stops it."""
 
