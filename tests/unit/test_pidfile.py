@@ -73,7 +73,11 @@ def test_the_file_holds_our_pid_and_leaves_nothing(path: Path) -> None:
     pidfile.close()
 
 
-@pytest.mark.parametrize("stale", [f"{os.getppid()}\n", "1", " 77 \n", "", "\n"])
+@pytest.mark.parametrize(
+    "stale",
+    [f"{os.getppid()}\n", "1", " 77 \n", "", "\n"],
+    ids=["our parent's", "1", "77", "empty", "a line"],
+)
 def test_a_stale_file_is_replaced_even_if_its_pid_lives(path: Path, stale: str) -> None:
     path.write_text(stale)
     pidfile = Pidfile(path)
