@@ -59,7 +59,17 @@ def run_tests(root: Path, *selections: tuple[str, str]) -> subprocess.CompletedP
     words = " or ".join(dict.fromkeys(f"({words})" for _, words in selections))
     return subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider"),
+            *(
+                sys.executable,
+                "-m",
+                "pytest",
+                "-n0",
+                "-x",
+                "-q",
+                "--tb=line",
+                "-p",
+                "no:cacheprovider",
+            ),
             *("-k", words, *files),
         ],
         cwd=root,
