@@ -69,8 +69,8 @@ class Outcome(StrEnum):
 
     DONE = "DONE"
     FAIL = "FAIL"  # to the failed list
-    RETRY = "RETRY"  # to the delayed jobs, counted as a failure
-    REQUEUE = "REQUEUE"  # to the tail of its queue, not counted
+    RETRY = "RETRY"  # to the delayed jobs or the tail of its queue, counted as a failure
+    REQUEUE = "REQUEUE"  # likewise, not counted
     RELEASE = "RELEASE"  # to the head of its queue, not counted
     DROP = "DROP"  # nowhere, not counted
 
@@ -145,9 +145,11 @@ class Claims:
         slot = self._keys.slot(str(self._worker))
         self._settle = self._prepare_settle(target=slot, timestamps=slot, second=0)
 
-    def _prepare_settle(self, **place: Value) -> Prepared:
+    def _prepare_settle(self, *, forget: Sequence[bytes] = (), **place: Value) -> Prepared:
         lists: Any = self._lists["list"]
-        held = [self._keys.locks(str(self._worker)), *self._locks] if self._locks else []
+        held = [self._keys.locks(str(self._worker)), *self._locks, *forget]
+        if len(held) == 1:
+            held = []
         return load("settle").prepare(
             token=VARYING,
             outcome=VARYING,
@@ -155,6 +157,7 @@ class Claims:
             digest=VARYING,
             next=VARYING,
             head=VARYING,
+            forget=len(forget),
             **place,
             **self._slot_keys,
             **self._settle_keys,
@@ -180,15 +183,26 @@ class Claims:
         entry: bytes = b"",
         digest: str = "",
         due: int = 0,
+        until: int = 0,
+        moved: bytes = b"",
+        forget: Sequence[bytes] = (),
     ) -> Settled:
         """Write how `job` ended, and claim the next one if there is a `next_token` for it.
 
-        `entry` is the failure record of FAIL, `due` the second of RETRY. Sending it again
-        changes nothing more. Raises BadKey, with nothing changed, if the job cannot go there.
+        `entry` is the failure record of FAIL, `due` the second of RETRY and `until` that of
+        REQUEUE; 0 for the tail of its queue at once. A job that RETRY or REQUEUE cannot move as
+        it came goes as the bytes `moved`. The keys to `forget` are deleted with the job's end.
+        Sending it again changes nothing more. Raises BadKey, with nothing changed, if the job
+        cannot go there.
         """
         prepared = self._settle
-        if self._locks or outcome in (Outcome.RETRY, Outcome.REQUEUE, Outcome.RELEASE):
-            prepared = self._prepare_settle(**self._place(job, outcome, due))
+        moves = outcome in (Outcome.RETRY, Outcome.REQUEUE, Outcome.RELEASE)
+        if moves:
+            entry = moved
+        if self._locks or forget or moves:
+            second = due if outcome is Outcome.RETRY else until
+            place = self._place(job.queue, moved or job.raw, second)
+            prepared = self._prepare_settle(forget=forget, **place)
         answer = self._link.call(
             prepared.fill(
                 job.token,
@@ -232,6 +246,29 @@ class Claims:
             raise JobLost(f"the job on queue {job.queue} is in other hands by now")
         return bool(taken)
 
+    def count_attempt(
+        self, job: Claimed, counter: bytes, attempt: int, *, record: tuple[bytes, bytes], keep: int
+    ) -> int:
+        """Note that `job` has failed for the `attempt`th time, 0 the first; return what is counted.
+
+        `record` is the key and the value of what is kept about the failure; both live `keep`
+        seconds. Sending it again changes nothing. Raises JobLost if the job is in other hands.
+        """
+        counted = self._link.call(
+            load("count_attempt").pack(
+                slot=self._keys.slot(str(self._worker)),
+                counter=counter,
+                failure=record[0],
+                token=job.token,
+                attempt=attempt,
+                keep=keep,
+                record=record[1],
+            )
+        )
+        if counted < 0:
+            raise JobLost(f"the job on queue {job.queue} is in other hands by now")
+        return int(counted)
+
     def drop_lock(self, lock: bytes) -> bool:
         """Free a job lock before the job ends; return False if it was not ours any more.
 
@@ -248,12 +285,11 @@ class Claims:
         del self._locks[lock]
         return bool(dropped)
 
-    def _place(self, job: Claimed, outcome: Outcome, due: int) -> dict[str, Value]:
-        delayed = outcome is Outcome.RETRY
+    def _place(self, queue: str, payload: bytes, second: int) -> dict[str, Value]:
         return {
-            "target": self._keys.delayed(due) if delayed else self._keys.queue(job.queue),
-            "timestamps": self._keys.timestamps(job.raw),
-            "second": due,
+            "target": self._keys.delayed(second) if second else self._keys.queue(queue),
+            "timestamps": self._keys.timestamps(payload),
+            "second": second,
         }
 
 

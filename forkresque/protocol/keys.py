@@ -92,6 +92,23 @@ class Keys:
         parts = [b"stat", to_bytes(counter)]
         return self._key(*parts, to_bytes(name)) if name else self._key(*parts)
 
+    def queue_lock(self, name: str, queue: str, args: bytes) -> bytes:
+        """String with a TTL: an equal job waits. `args` are JSON."""
+        return self._key(b"lock", to_bytes(name), to_bytes(queue), args)
+
+    def job_lock(self, name: str, queue: str, args: bytes) -> bytes:
+        """String with a TTL: an equal job is being performed."""
+        return self._key(b"workerslock", to_bytes(name), to_bytes(queue), args)
+
+    def retry(self, name: str, args: bytes) -> bytes:
+        """Counter with a TTL: how often a job has failed, less one. `args` as in retries.py."""
+        return self._key(b"resque-retry", to_bytes(name), *([args] if args else []))
+
+    def retry_failure(self, name: str, args: bytes, *, bare: bool = False) -> bytes:
+        """String with a TTL: how it failed last. Without args node leaves a colon at the end."""
+        rest = [args] if args or not bare else []
+        return self._key(b"failure-resque-retry", to_bytes(name), *rest)
+
     def pause_all(self) -> bytes:
         """String: `true` (any case) pauses every worker. Ruby Resque's key."""
         return self._key(b"pause-all-workers")

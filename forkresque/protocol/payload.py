@@ -69,6 +69,19 @@ def parse(raw: bytes, *, limit: int = PAYLOAD_LIMIT_BYTES) -> Payload:
     return Payload(name, args, queue if type(queue) is str else None, raw)
 
 
+def with_queue(raw: bytes, queue: str) -> bytes:
+    """Return the bytes of a job that schedulers know a queue for: as they are, or with `queue`.
+
+    Ruby's jobs name none while they wait in one.
+    """
+    job = decode(raw)
+    if type(job.get("queue")) is str:
+        return raw
+    head = {"class": job.pop("class"), "queue": queue, "args": job.pop("args", None) or []}
+    job.pop("queue", None)
+    return encode(head | job, allow_bigint=True)
+
+
 def _why_no_class(job: dict[str, Any]) -> str:
     if "class" not in job:
         return "the payload has no class"

@@ -12,6 +12,7 @@ from typing import Any
 
 from forkresque.protocol.claims import Claimed, Outcome, WorkerId
 from forkresque.protocol.delayed import Due, Lead
+from forkresque.protocol.locks import keep_lock, take_lock
 from forkresque.protocol.payload import digest, ping
 from forkresque.protocol.registry import Held, Sign, Verdict, suspect_field
 from forkresque.protocol.script import load
@@ -97,6 +98,10 @@ def _left_behind(world: World) -> Held:
 
 def _locked(world: World) -> None:
     assert world.claims.take_lock(_in_hand(world), LOCK, 600, now=NOW)
+
+
+def _waiting_lock(world: World) -> None:
+    assert take_lock(world.store.client, LOCK, b"9.mine", 60)
 
 
 def _failed(world: World) -> None:
@@ -228,6 +233,27 @@ SCRIPTS = [
     *_recoveries(),
     _script(
         "lock_take", GROWS, lambda w, job: w.claims.take_lock(job, LOCK, 600, now=NOW), _in_hand
+    ),
+    _script(
+        "queue_lock",
+        GROWS,
+        lambda w, _: take_lock(w.store.client, LOCK, b"9.mine", 60),
+        case="to take",
+    ),
+    _script(
+        "queue_lock",
+        FREES,
+        lambda w, _: keep_lock(w.store.client, LOCK, b"9.mine", 600),
+        _waiting_lock,
+        case="to keep",
+    ),
+    _script(
+        "count_attempt",
+        FREES,
+        lambda w, job: w.claims.count_attempt(
+            job, b"resque:counter", 0, record=(b"resque:failure", b"{}"), keep=60
+        ),
+        _in_hand,
     ),
     _script("lock_drop", FREES, lambda w, _: w.claims.drop_lock(LOCK), _locked),
     _script("lead", FREES, lambda w, _: w.delayed.lead("us", term=15.0)),

@@ -2,18 +2,20 @@
 --
 -- USES read slot pause take audit unlock
 -- KEYS slot record last processed processed_by failures failures_by failed target schedule timestamps workers lease pause paused suspects queues audit list*
--- ARGV worker token outcome entry second digest next keep head name_and_label*
+-- ARGV worker token outcome entry second digest next keep forget head name_and_label*
 --
 --   last        string  the last token settled; `-` and a token when that claim was recovered
 --   failed      list    failure records; FAIL appends `entry`
---   target      where the job goes: the bucket of `second` for RETRY, its queue for REQUEUE (tail)
---               and RELEASE (head, nothing counted); any key for DONE, FAIL and DROP
---   timestamps  set     the seconds at which this payload is due, for RETRY
+--   target      where the job goes: its queue for RETRY, REQUEUE (tail) and RELEASE (head, nothing
+--               counted), or for RETRY and REQUEUE the bucket of `second`, if that is not 0; any
+--               key for DONE, FAIL and DROP. It goes as it came, or as `entry` if there is one
+--   timestamps  set     the seconds at which this payload is due, for a `second`
 --   digest      of the payload, if a worker died with it before: the job ended, so it is cleared
 --   next        the token to claim the next job with, or "" to claim none
 --   audit       stream  one entry for each settle and recovery; `keep` says how many, 0 for none
 --   list*       list    the queues, by priority; then, if the job holds locks, the hash of the
---               worker's locks and each of them, which the end of the job frees
+--               worker's locks and each of them, which the end of the job frees; then as many as
+--               `forget` says: keys of any type that end with the job
 --   the rest    see claim
 --
 -- Returns {OK, bad key or "", answer of the claim...}; {ALREADY, ...} when this token was settled
@@ -34,9 +36,10 @@ if not held or not starts(held, token .. "\n") then
 end
 
 local moves = outcome == "RETRY" or outcome == "REQUEUE" or outcome == "RELEASE"
+local delayed = moves and second ~= "0"
 if outcome == "FAIL" and not fits(failed, "list") then return {"BADKEY", failed} end
 if moves and not fits(target, "list") then return {"BADKEY", target} end
-if outcome == "RETRY" then
+if delayed then
   if not fits(schedule, "zset") then return {"BADKEY", schedule} end
   if not fits(timestamps, "set") then return {"BADKEY", timestamps} end
 end
@@ -64,9 +67,9 @@ end
 if outcome == "FAIL" then
   redis.call("RPUSH", failed, entry)
 elseif moves then
-  redis.call(outcome == "RELEASE" and "LPUSH" or "RPUSH", target, raw)
+  redis.call(outcome == "RELEASE" and "LPUSH" or "RPUSH", target, entry ~= "" and entry or raw)
 end
-if outcome == "RETRY" then
+if delayed then
   redis.call("SADD", timestamps, "delayed:" .. second)
   redis.call("ZADD", schedule, second, second)
 elseif moves then
@@ -74,6 +77,9 @@ elseif moves then
 end
 local locks = first_list + lists
 if KEYS[locks] then unlock(KEYS[locks], locks + 1) end
+for i = #KEYS - forget + 1, #KEYS do
+  redis.pcall("DEL", KEYS[i])
+end
 tell(outcome, token, name, raw)
 if digest ~= "" then redis.pcall("HDEL", suspects, digest, digest .. ":host") end
 return {"OK", bad, unpack(taken)}
