@@ -2,7 +2,7 @@
 
 import atexit
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, update_wrapper
 from pathlib import Path
@@ -12,8 +12,9 @@ from forkresque import embedded
 from forkresque.configfile import read, read_from
 from forkresque.configuration import resolve
 from forkresque.errors import ConfigError, UnknownJob
-from forkresque.jobs import Definition, OnCrash, define
+from forkresque.jobs import Definition, OnCrash, define, definitions
 from forkresque.options import ClientOptions
+from forkresque.plugins.hooks import PluginLike
 from forkresque.protocol.connection import Target, masked
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.store import Ack
@@ -43,7 +44,7 @@ class Job(Generic[P, R]):
         return self._function(*args, **kwargs)
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Put a call on the job's queue, and return True once Redis has it.
+        """Put a call on the job's queue, and return True once Redis has it; False after a veto.
 
         Keywords are bound to the function's parameters and sent by position. Raises InvalidArgs,
         RedisUnavailable, or EnqueueUnknown; see `Queue.enqueue`.
@@ -76,6 +77,7 @@ class Job(Generic[P, R]):
             queue=self.definition.queue if queue is None else queue,
             timeout=self.definition.timeout,
             on_crash=self.definition.on_crash,
+            plugins=self.definition.plugins,
         )
         other = Job(self._app, self._function, definition)
         other._front = front or self._front
@@ -166,6 +168,7 @@ class Forkresque:
             Keys(self.namespace),
             ack=Ack(self._options.ack),
             allow_bigint=self._allow_bigint,
+            jobs=self.jobs,
         )
 
     @overload
@@ -180,6 +183,8 @@ class Forkresque:
         queue: str = ...,
         timeout: Duration | None = ...,
         on_crash: OnCrash | str = ...,
+        plugins: Sequence[PluginLike] = ...,
+        plugin_options: Mapping[Any, Mapping[str, Any]] | None = ...,
     ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
 
     def job(self, name: Any = None, /, **options: Any) -> Any:
@@ -187,12 +192,23 @@ class Forkresque:
 
         The name is what stands in Redis; without one it is `module.qualname`, on queue
         `default`. `timeout` is a limit in seconds. A job whose worker dies goes back to the
-        head of its queue, or with `on_crash="fail"` to the failed list. Raises ConfigError for
-        a function that cannot be called by position, and for a name that is taken.
+        head of its queue, or with `on_crash="fail"` to the failed list. `plugins` run around its
+        enqueueing and performing: see `forkresque.plugins`. Raises ConfigError for a function that
+        cannot be called by position, and for a name that is taken.
         """
         if callable(name):
             return self._register(name, name=None)
         return lambda function: self._register(function, name=name, **options)
+
+    def add_jobs(self, jobs: Mapping[str, Any]) -> None:
+        """Register jobs as node-resque describes them; see `forkresque.jobs.definitions`.
+
+        Raises ConfigError for a name that is taken, with nothing registered.
+        """
+        new = definitions(jobs)
+        for definition in new.values():
+            self._check_name(definition)
+        self.jobs.update(new)
 
     def definition(self, name: str) -> Definition:
         """Return a registered job. Raises UnknownJob."""
@@ -206,15 +222,18 @@ class Forkresque:
     ) -> Job[P, R]:
         limit = None if timeout is None else seconds(timeout)
         definition = define(function, timeout=limit, **options)
-        known = self.jobs.get(definition.name)
-        if known and _place(known.function) != _place(function):
-            raise ConfigError(
-                f"two jobs are named {definition.name!r}: {_place(known.function)} and "
-                f"{_place(function)}",
-                hint="give one of them another name",
-            )
+        self._check_name(definition)
         self.jobs[definition.name] = definition
         return Job(self, function, definition)
+
+    def _check_name(self, new: Definition) -> None:
+        known = self.jobs.get(new.name)
+        if known and _place(known.function) != _place(new.function):
+            raise ConfigError(
+                f"two jobs are named {new.name!r}: {_place(known.function)} and "
+                f"{_place(new.function)}",
+                hint="give one of them another name",
+            )
 
 
 def _place(function: Callable[..., Any]) -> str:

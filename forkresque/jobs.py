@@ -7,12 +7,14 @@ import asyncio
 import inspect
 import os
 import threading
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
 from forkresque.errors import ConfigError, InvalidArgs
+from forkresque.plugins.base import Plugin, snake
+from forkresque.plugins.hooks import Hooks, PluginLike, resolve
 
 DEFAULT_QUEUE: Final = "default"
 
@@ -29,7 +31,8 @@ class Definition:
     """A registered job.
 
     `timeout` is in seconds, None for no limit. `least` and `most` positional arguments fit the
-    function; `most` is None when it takes any number.
+    function; `most` is None when it takes any number. `hooks` are those of the `plugins`, None
+    if there are none.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Definition:
     on_crash: OnCrash
     least: int
     most: int | None
+    plugins: tuple[Plugin, ...] = ()
+    hooks: Hooks | None = None
 
     def check(self, args: Sequence[object]) -> None:
         """Raise InvalidArgs if `args` are too few or too many for the function."""
@@ -80,10 +85,13 @@ def define(
     queue: str = DEFAULT_QUEUE,
     timeout: float | None = None,
     on_crash: OnCrash | str = OnCrash.REQUEUE,
+    plugins: Sequence[PluginLike] = (),
+    plugin_options: Mapping[Any, Mapping[str, Any]] | None = None,
 ) -> Definition:
     """Describe `function` as a job. Raises ConfigError if it cannot be one.
 
-    Arguments travel by position, as in every Resque, so a job takes no keyword-only ones.
+    `plugins` are objects, or classes or names that get their part of `plugin_options`. Arguments
+    travel by position, as in every Resque, so a job takes no keyword-only ones.
     """
     label = name or f"{function.__module__}.{function.__qualname__}"
     if not label.strip():
@@ -98,7 +106,38 @@ def define(
             f"on_crash of {label} must be 'requeue' or 'fail', got {on_crash!r}"
         ) from None
     least, most = _arity(label, function)
-    return Definition(label, function, queue, timeout, policy, least, most)
+    found = resolve(plugins, plugin_options)
+    hooks = Hooks(found) if found else None
+    return Definition(label, function, queue, timeout, policy, least, most, found, hooks)
+
+
+def definitions(jobs: Mapping[str, Any]) -> Mapping[str, Definition]:
+    """Return jobs as they are described in node-resque: a function, or a mapping with `perform`.
+
+    Beside `perform` it may have what `define` takes, `plugins` and `plugin_options` (or
+    `pluginOptions`) among that. What consists of definitions is returned as it is, so that those
+    added later are seen. Raises ConfigError.
+    """
+    if all(isinstance(job, Definition) for job in jobs.values()):
+        return jobs
+    return {name: _defined(name, job) for name, job in jobs.items()}
+
+
+def _defined(name: str, job: Any) -> Definition:
+    known = getattr(job, "definition", job)  # what `@app.job` has made has one
+    if isinstance(known, Definition):
+        return known if known.name == name else replace(known, name=name)
+    about = {snake(key): value for key, value in job.items()} if isinstance(job, Mapping) else {}
+    function = about.pop("perform", None) if about else job
+    if not callable(function):
+        raise ConfigError(
+            f"job {name!r} has nothing to perform, got {job!r}",
+            hint="give a function, or {'perform': function, 'plugins': […]}",
+        )
+    try:
+        return define(function, name=name, **about)
+    except TypeError as error:
+        raise ConfigError(f"job {name!r} cannot be described so: {error}") from error
 
 
 def check_queue_name(queue: str) -> None:

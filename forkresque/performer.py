@@ -8,19 +8,23 @@ import contextlib
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from forkresque.errors import (
     InvalidArgs,
     InvalidPayload,
     JobAborted,
+    JobLost,
     UnknownJob,
 )
 from forkresque.events import WORKER_EVENTS, Emitter
 from forkresque.jobs import Definition, OnCrash
+from forkresque.plugins import hooks
+from forkresque.plugins.base import Performance
 from forkresque.protocol.canonical import decode
 from forkresque.protocol.claims import Claimed, Outcome
 from forkresque.protocol.failure import failure_entry
@@ -29,6 +33,9 @@ from forkresque.scoreboard import Phase, Seat
 
 HARD_GRACE = 10.0  # seconds from the soft end of a job that is over its limit to its kill
 _FRAMES = 100
+
+T = TypeVar("T")
+Lend = Callable[[Claimed, str], Performance]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +51,25 @@ class Ended:
         return self.outcome in (Outcome.DONE, Outcome.FAIL)
 
 
+@dataclass(frozen=True, slots=True)
+class Concluded(Ended):
+    """How a job with plugins ended.
+
+    RETRY and REQUEUE bring it back after `delay` seconds, with so many attempts `remaining`, None
+    where nobody counts. Any other outcome deletes the keys to `forget`.
+    """
+
+    delay: float = 0.0
+    remaining: int | None = None
+    forget: tuple[bytes, ...] = ()
+
+
 class Performer:
     """Runs jobs for one worker, one at a time.
 
     `took_ns` is how long the last one ran, in nanoseconds; 0 for one that could not begin.
-    `result` is what it returned, if somebody listens to its success.
+    `result` is what it returned, if somebody listens to its success. `begun` is a job with
+    plugins that has been performed and is to be concluded. `lend` makes the context of its hooks.
     """
 
     def __init__(
@@ -57,8 +78,11 @@ class Performer:
         seat: Seat,
         titled: Callable[[str], None] = lambda _doing: None,
         events: Emitter | None = None,
+        lend: Lend | None = None,
     ) -> None:
         self._jobs = jobs
+        self._lend = lend
+        self.begun: hooks.Begun | None = None
         self._seat = seat
         self._titled = titled
         self._events = events or Emitter(WORKER_EVENTS)
@@ -69,7 +93,7 @@ class Performer:
         self._interruptible = 0  # number of the job that may be interrupted now, 0 for none
 
     def perform(self, job: Claimed) -> Ended:
-        """Run `job` to its end."""
+        """Run `job` to its end; of one with plugins `conclude` is the end."""
         try:
             payload = parse(job.raw)
             definition = self._definition(payload.name)
@@ -82,11 +106,36 @@ class Performer:
         if "job" in self._heard:  # before it can be interrupted
             self._events.emit("job", job.queue, decoded(job.raw))
         self._begin(job, definition)
-        ended = self._run(definition, payload)
+        if definition.hooks is not None:
+            return self._run_within(definition.hooks, definition, payload, job)
+        ended = self._run(definition, definition.run, payload.args)
         if os.getpid() != self._pid:
             os._exit(0)  # a copy that the job forked: the original ends and settles it
         self._end(ended)
         return ended
+
+    def conclude(self, ended: Ended) -> Ended:
+        """Tell the plugins of the job in hand how it went, and return what comes of it."""
+        begun, self.begun = self.begun, None
+        if begun is None:
+            raise AssertionError("there is nothing to conclude")
+        concluded = self._concluded(begun, ended)
+        if os.getpid() != self._pid:
+            os._exit(0)
+        self._end(concluded)
+        return concluded
+
+    def uninterrupted(self, question: Callable[[], T]) -> T:
+        """Return the answer to a question that a plugin puts to Redis from within the job.
+
+        An interrupt between a question and its answer would leave the answer to the next one. One
+        that is meant for the job now is lost, and what follows it is the kill.
+        """
+        epoch, self._interruptible = self._interruptible, 0
+        try:
+            return question()
+        finally:
+            self._interruptible = epoch
 
     def interrupt(self, epoch: int, error: BaseException) -> None:
         """Raise `error` inside job number `epoch`, if that runs now. For a signal handler."""
@@ -100,14 +149,52 @@ class Performer:
         except KeyError:
             raise UnknownJob(f"no job is registered under the name {name!r}") from None
 
-    def _run(self, definition: Definition, payload: Payload) -> Ended:
+    def _run_within(
+        self, wanted: hooks.Hooks, definition: Definition, payload: Payload, job: Claimed
+    ) -> Ended:
+        """Run a job inside its hooks, up to those that are told how it went."""
+        if self._lend is None:
+            raise AssertionError("nobody lends this performer what plugins need")
+        context = self._lend(job, definition.name)
+        self.begun = begun = wanted.begin(context)
+
+        def run(args: Sequence[object]) -> object:
+            context.worker.result = begun.perform(partial(definition.run, args))
+            return context.worker.result
+
+        ended = _asked(begun)
+        if ended is None:
+            ended = self._run(definition, run, payload.args)
+        if os.getpid() != self._pid:
+            os._exit(0)
+        return ended
+
+    def _concluded(self, begun: hooks.Begun, ended: Ended) -> Ended:
+        if ended.outcome not in (Outcome.DONE, Outcome.FAIL) or isinstance(ended.error, JobAborted):
+            return ended
+        context = begun.context
+        context.error = ended.error
+        begun.after()
+        if "success" in self._heard:
+            self.result = context.worker.result
+        if (later := context.later) is not None:
+            return Concluded(Outcome.RETRY, later.error, later.delay, later.remaining)
+        outcome = Outcome.DONE if context.error is None else Outcome.FAIL
+        return Concluded(outcome, context.error, forget=tuple(context.forgotten))
+
+    def _run(
+        self,
+        definition: Definition,
+        run: Callable[[Sequence[object]], object],
+        args: Sequence[object],
+    ) -> Ended:
         try:
             try:
                 self._interruptible = self._seat.epoch
                 if "success" in self._heard:
-                    self.result = definition.run(payload.args)
+                    self.result = run(args)
                 else:
-                    definition.run(payload.args)
+                    run(args)
             finally:
                 self._interruptible = 0
         except JobAborted as error:
@@ -138,8 +225,21 @@ class Performer:
             seat.soft_ns = seat.hard_ns = 0
         if ended.outcome is Outcome.DONE:
             seat.done += 1
-        elif ended.outcome is Outcome.FAIL:
+        elif ended.outcome is Outcome.FAIL or ended.outcome is Outcome.RETRY:
             seat.failed += 1
+
+
+def _asked(begun: hooks.Begun) -> Ended | None:
+    """Return how a job ended that its plugins do not let pass; None for one to perform."""
+    try:
+        if begun.before():
+            return None
+    except JobLost as error:
+        return Ended(Outcome.RELEASE, error)  # settling it will change nothing
+    except BaseException as error:  # noqa: BLE001 - a hook's SystemExit is the job's failure
+        return Ended(Outcome.FAIL, error)
+    later = begun.context.later
+    return Ended(Outcome.DROP) if later is None else Concluded(Outcome.REQUEUE, None, later.delay)
 
 
 def decoded(raw: bytes) -> dict[str, Any]:
@@ -194,7 +294,7 @@ def _backtrace(error: BaseException) -> list[str]:
 def _inside(error: BaseException) -> TracebackType | None:
     """Return the part of the traceback that begins in the job's own code."""
     frames = error.__traceback__
-    ours = (__file__, Definition.run.__code__.co_filename)
+    ours = (__file__, Definition.run.__code__.co_filename, hooks.__file__)
     while frames is not None and frames.tb_frame.f_code.co_filename in ours:
         frames = frames.tb_next
     return frames

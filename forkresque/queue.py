@@ -4,9 +4,10 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from forkresque.errors import (
     ConfigError,
@@ -14,12 +15,15 @@ from forkresque.errors import (
     InvalidArgs,
     RedisUnavailable,
 )
-from forkresque.jobs import check_queue_name
+from forkresque.jobs import Definition, check_queue_name, definitions
+from forkresque.plugins.base import Context
+from forkresque.plugins.hooks import Hooks
 from forkresque.policy.backoff import Backoff
 from forkresque.protocol.connection import Client
 from forkresque.protocol.failure import Failure, parse_failure
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.payload import PAYLOAD_LIMIT_BYTES, encode_job
+from forkresque.protocol.script import Call, Scalar
 from forkresque.protocol.store import Ack, Producer, Request, Store
 
 ENQUEUE_TIMEOUT = 5.0  # seconds for which an enqueue is tried again before it raises
@@ -53,7 +57,11 @@ def epoch(moment: Moment) -> float:
 
 
 class Queue:
-    """The queues of one namespace, for producers and for those who look."""
+    """The queues of one namespace, for producers and for those who look.
+
+    `jobs` are definitions, or jobs as node-resque describes them; their plugins decide what is
+    enqueued. Without them no hooks run.
+    """
 
     def __init__(
         self,
@@ -62,8 +70,10 @@ class Queue:
         *,
         ack: Ack = Ack.PRIMARY,
         allow_bigint: bool = False,
+        jobs: Mapping[str, Any] | None = None,
     ) -> None:
         self.store = Store(client, keys, ack=ack)
+        self._jobs: Mapping[str, Definition] = {} if jobs is None else definitions(jobs)
         self._allow_bigint = allow_bigint
         self._local = _Producers()
 
@@ -76,17 +86,23 @@ class Queue:
         front: bool = False,
         request_id: str | None = None,
     ) -> bool:
-        """Put a job on `queue`, and return True once Redis has it.
+        """Put a job on `queue`, and return True once Redis has it; False if a plugin vetoed.
 
         Raises InvalidArgs for what JSON cannot carry, RedisUnavailable when nothing was stored,
-        and EnqueueUnknown when the answer got lost; its `request_id` makes asking again safe.
+        and EnqueueUnknown when the answer got lost; its `request_id` makes asking again safe. With
+        one no plugin is asked again.
         """
         payload = self._payload(queue, name, args)
-        self._send(
-            lambda request: self.store.enqueue(queue, payload, request=request, front=front),
-            request_id,
+        definition = self._jobs.get(name)
+        if definition is None or definition.hooks is None:
+            self._push(queue, payload, request_id, front=front)
+            return True
+        return _enqueue_within(
+            definition.hooks,
+            self._context(queue, name, payload),
+            partial(self._push, queue, payload, request_id, front=front),
+            asked=request_id is not None,
         )
-        return True
 
     def enqueue_in(
         self,
@@ -190,6 +206,23 @@ class Queue:
             )
         return payload
 
+    def _push(self, queue: str, payload: bytes, request_id: str | None, *, front: bool) -> None:
+        self._send(
+            lambda request: self.store.enqueue(queue, payload, request=request, front=front),
+            request_id,
+        )
+
+    def _context(self, queue: str, name: str, payload: bytes) -> Context:
+        return Context(
+            queue=queue,
+            name=name,
+            payload=payload,
+            keys=self.store.keys,
+            redis=_Patient(self.store.client, self._retrying),
+            now=lambda: self._retrying(self.store.clock.now),
+            queues=lambda: self,
+        )
+
     def _send(self, send: Callable[[Request], T], request_id: str | None) -> T:
         """Ask with one request until Redis answers or patience ends."""
         if request_id is None:
@@ -227,6 +260,38 @@ class Queue:
                 if time.monotonic() + pause > deadline:
                     raise
                 threading.Event().wait(pause)
+
+
+def _enqueue_within(
+    hooks: Hooks, context: Context, send: Callable[[], None], *, asked: bool
+) -> bool:
+    """Enqueue inside the hooks; return False if one of them vetoes. `asked`: none is to."""
+    try:
+        if not asked and not hooks.may_enqueue(context):
+            context.enqueued(stored=False)
+            return False
+        send()
+    except EnqueueUnknown:
+        raise
+    except BaseException:
+        context.enqueued(stored=False)
+        raise
+    context.enqueued(stored=True)
+    hooks.after_enqueue(context)
+    return True
+
+
+class _Patient:
+    """A Caller for hooks, that asks until there is an answer or patience ends."""
+
+    def __init__(self, client: Client, retrying: Callable[[Callable[[], Any]], Any]) -> None:
+        self._client, self._retrying = client, retrying
+
+    def call(self, call: Call) -> Any:
+        return self._retrying(lambda: self._client.call(call))
+
+    def command(self, *words: Scalar) -> Any:
+        return self._retrying(lambda: self._client.command(*words))
 
 
 class _Producers(threading.local):

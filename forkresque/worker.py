@@ -7,6 +7,7 @@ that got lost neither loses a job nor doubles it.
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import socket
@@ -15,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
-from typing import TypeVar
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
 from setproctitle import setproctitle
 
@@ -26,17 +27,19 @@ from forkresque.errors import JobLost, RedisRefused, RedisUnavailable
 from forkresque.events import WORKER_EVENTS, Emitter, Observable
 from forkresque.idle import Alone, Bell, Station
 from forkresque.inquest import Finding, verdict
-from forkresque.jobs import Definition, close_loop
+from forkresque.jobs import close_loop, definitions
 from forkresque.keeper import LeaseKeeper
-from forkresque.performer import Ended, Performer, decoded, entry_for
+from forkresque.performer import Concluded, Ended, Performer, decoded, entry_for
+from forkresque.plugins.lending import Lender
 from forkresque.policy import queues as patterns
 from forkresque.policy.backoff import Backoff
 from forkresque.policy.verdicts import Blame
 from forkresque.protocol.claims import Claimed, Claims, Nothing, Outcome, Tokens, WorkerId
 from forkresque.protocol.connection import RedisClock, Target
 from forkresque.protocol.keys import Keys, to_text
-from forkresque.protocol.payload import digest
+from forkresque.protocol.payload import digest, with_queue
 from forkresque.protocol.registry import Lease, Owner, Registry, Verdict
+from forkresque.queue import Queue
 from forkresque.scoreboard import Phase, Role, Scoreboard, Seat
 
 log = logging.getLogger("forkresque.worker")
@@ -79,13 +82,14 @@ class Worker(Observable):
     for servers that cannot tell of new jobs; `audit` is how many ends of jobs to keep a record of.
     Without a `station`, the worker stands alone: it keeps its own lease and runs until `stop`.
     `events` are told instead of those who listen by `on`. Of `ping`, and of trouble with the
-    lease, a worker that stands alone tells in a thread of its own.
+    lease, a worker that stands alone tells in a thread of its own. `jobs` are definitions, or jobs
+    as node-resque describes them; see `forkresque.jobs.definitions`.
     """
 
     def __init__(
         self,
         target: Target | str,
-        jobs: Mapping[str, Definition],
+        jobs: Mapping[str, Any],
         *,
         queues: Sequence[str] = ("*",),
         namespace: str = "resque",
@@ -100,7 +104,7 @@ class Worker(Observable):
         self.events = events or Emitter(WORKER_EVENTS)
         self._heard = self.events.heard
         self._target = Target(target) if isinstance(target, str) else target
-        self._jobs = jobs
+        self._jobs = definitions(jobs)
         self._keys = Keys(namespace)
         self._patterns = tuple(queues)
         self._post = post or Post.alone(self._patterns)
@@ -122,7 +126,16 @@ class Worker(Observable):
         self._clock = RedisClock(self._link)
         self._bell = Bell(self._link, self._keys, master=self._post.lease.master, interval=interval)
         self._tokens = Tokens(self._post.nonce)
-        self.performer = Performer(jobs, self._seat, titled, self.events)
+        lender = Lender(
+            self._link,
+            self._claims,
+            self._keys,
+            self._clock,
+            worker=str(self._post.worker),
+            ask=self._persist,
+            queues=lambda: self._queue,
+        )
+        self.performer = Performer(self._jobs, self._seat, titled, self.events, lender.lend)
         self._registered = False
         self._doubtful = False  # a job may stand in our slot that nobody would look for
         self._redials = self._looked_at = self._station.redials
@@ -154,7 +167,14 @@ class Worker(Observable):
                 self._alone.close()
             close_loop()
             self._link.close()
+            if "_queue" in self.__dict__:
+                self._queue.store.client.close()
             self.events.emit("end", self._now())
+
+    @cached_property
+    def _queue(self) -> Queue:
+        """Return what the plugins enqueue with, over connections of its own."""
+        return Queue(self._target.client(), self._keys, jobs=self._jobs)
 
     def stop(self) -> None:
         """Finish the job in hand, then leave. For a worker that stands alone."""
@@ -298,6 +318,8 @@ class Worker(Observable):
             log.warning("worker=%s after job=%s: %s", self._post.worker, self._seat.title, fault)
             if connection is self._link.socket and not aftermath.holds_connection:
                 self._link.abandon()
+        if self.performer.begun is not None:
+            ended = self.performer.conclude(ended)
         self._station.look_round(fit=not fault)
         log.debug("job=%s queue=%s outcome=%s", self._seat.title, job.queue, ended.outcome)
         return self._settle(job, ended)
@@ -309,6 +331,7 @@ class Worker(Observable):
             entry = entry_for(
                 job, ended.error, worker=str(self._post.worker), failed_at=self._clock.guess()
             )
+        terms = self._terms(job, ended) if isinstance(ended, Concluded) else {}
         next_token = self._tokens.fresh() if self._station.open else b""
         if next_token and self._may_have_new_queues():
             self._ask(self._refresh_queues)
@@ -323,6 +346,7 @@ class Worker(Observable):
                 next_token=next_token,
                 entry=entry,
                 digest=digest(job.raw) if job.suspect and ended.is_final else "",
+                **terms,
             ),
             job,
         )
@@ -337,6 +361,15 @@ class Worker(Observable):
         if settled.next is Nothing.UNREGISTERED:
             self._registered = False
         return self._kept(settled.next) if isinstance(settled.next, Claimed) else None
+
+    def _terms(self, job: Claimed, ended: Concluded) -> dict[str, Any]:
+        """Return when a job with plugins is to come back, or what is forgotten with it."""
+        if ended.outcome not in (Outcome.RETRY, Outcome.REQUEUE):
+            return {"forget": ended.forget}
+        if ended.delay <= 0:
+            return {}
+        second = math.ceil(self._insist(self._clock.now, job) + ended.delay)
+        return {"due": second, "until": second, "moved": with_queue(job.raw, job.queue)}
 
     def _kept(self, job: Claimed) -> Claimed | None:
         """Return `job`, unless a pause or a drain was asked for: then it goes back, unstarted."""
@@ -360,7 +393,10 @@ class Worker(Observable):
             case Outcome.DROP:
                 return
             case _:
-                details = {"delay": 0, "remaining_attempts": None, "err": ended.error}
+                delay, remaining = 0.0, None
+                if isinstance(ended, Concluded):
+                    delay, remaining = ended.delay, ended.remaining
+                details = {"delay": delay, "remaining_attempts": remaining, "err": ended.error}
                 name, told = "re_enqueue", (details,)
         if name in self._heard:
             self.events.emit(name, job.queue, decoded(job.raw), *told)
@@ -384,14 +420,31 @@ class Worker(Observable):
             raise AssertionError("a settle always has an answer")
         return answer
 
+    def _persist(self, question: Callable[[], T]) -> T:
+        """Ask for a plugin until there is an answer; what Redis refuses is the plugin's to see."""
+        answers: list[T] = []
+
+        def ask() -> bool:
+            answers.append(question())
+            return True
+
+        bear = (RedisUnavailable,)
+        self.performer.uninterrupted(lambda: self._asked(ask, until=lambda: False, bear=bear))
+        return answers[0]
+
     def _asked(
-        self, question: Callable[[], T], *, until: Callable[[], bool], job: Claimed | None = None
+        self,
+        question: Callable[[], T],
+        *,
+        until: Callable[[], bool],
+        job: Claimed | None = None,
+        bear: tuple[type[Exception], ...] = (RedisUnavailable, RedisRefused),
     ) -> T | None:
         backoff = Backoff(first=0.05, most=1.0)
         while True:
             try:
                 return question()
-            except (RedisUnavailable, RedisRefused) as error:
+            except bear as error:
                 self._seat.enter(self._seat.phase, time.monotonic_ns())
                 level = logging.WARNING if backoff.attempts in (0, 5) else logging.DEBUG
                 log.log(level, "worker=%s waits for Redis: %s", self._post.worker, error)
