@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         UnknownJob,
     )
     from forkresque.jobs import OnCrash
+    from forkresque.plugins import DelayQueueLock, JobLock, Noop, Plugin, QueueLock, Retry
     from forkresque.queue import Queue
     from forkresque.scheduler import Scheduler
     from forkresque.supervisor.multiworker import MultiWorker
@@ -36,6 +37,7 @@ __all__ = [
     "BadKey",
     "ConfigError",
     "ControlError",
+    "DelayQueueLock",
     "EnqueueUnknown",
     "Forkresque",
     "ForkresqueError",
@@ -43,12 +45,17 @@ __all__ = [
     "InvalidPayload",
     "Job",
     "JobAborted",
+    "JobLock",
     "JobTimeout",
     "MultiWorker",
+    "Noop",
     "OnCrash",
+    "Plugin",
     "Queue",
+    "QueueLock",
     "RedisRefused",
     "RedisUnavailable",
+    "Retry",
     "Scheduler",
     "UnknownJob",
     "Worker",
@@ -56,11 +63,17 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DelayQueueLock": "plugins",
     "Forkresque": "app",
     "Job": "app",
+    "JobLock": "plugins",
     "MultiWorker": "supervisor.multiworker",
+    "Noop": "plugins",
     "OnCrash": "jobs",
+    "Plugin": "plugins",
     "Queue": "queue",
+    "QueueLock": "plugins",
+    "Retry": "plugins",
     "Scheduler": "scheduler",
     "Worker": "worker",
 }
