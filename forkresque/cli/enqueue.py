@@ -30,14 +30,13 @@ class Order:
     at: float | None
     front: bool
 
-    def send(self, queue: Queue) -> None:
-        """Enqueue it once."""
+    def send(self, queue: Queue) -> bool:
+        """Enqueue it once; return False if a plugin vetoes."""
         if self.at is not None:
-            queue.enqueue_at(self.at, self.queue, self.job, self.args)
-        elif self.delay is not None:
-            queue.enqueue_in(self.delay, self.queue, self.job, self.args)
-        else:
-            queue.enqueue(self.queue, self.job, self.args, front=self.front)
+            return queue.enqueue_at(self.at, self.queue, self.job, self.args)
+        if self.delay is not None:
+            return queue.enqueue_in(self.delay, self.queue, self.job, self.args)
+        return queue.enqueue(self.queue, self.job, self.args, front=self.front)
 
     def __str__(self) -> str:
         text = f"{self.job} on {self.queue}"
@@ -116,10 +115,11 @@ def enqueue(
     if sum((order.delay is not None, order.at is not None, order.front)) > 1:
         raise click.UsageError("--in, --at and --front exclude each other")
     with connected(session) as app:
-        _send(order, app.queue, count)
+        stored = _send(order, app.queue, count)
     if session.json:
         output.document(
-            enqueued=count,
+            enqueued=stored,
+            vetoed=count - stored,
             queue=order.queue,
             job=order.job,
             args=order.args,
@@ -127,16 +127,20 @@ def enqueue(
             delay=order.delay,
         )
     elif not session.quiet:
-        times = "" if count == 1 else f" {count} times"
-        output.line(f"enqueued {order}{times}")
+        times = "" if count == 1 else f" {stored} times"
+        output.line(f"enqueued {order}{times}" if stored else f"not enqueued: {order}")
+        if stored < count:
+            output.line(f"vetoed by a plugin of the job: {count - stored}")
 
 
-def _send(order: Order, queue: Queue, count: int) -> None:
-    done = 0
+def _send(order: Order, queue: Queue, count: int) -> int:
+    """Return how many were stored; plugins may veto the others."""
+    done = stored = 0
     try:
         for done in range(count):  # noqa: B007 - how far it got
-            order.send(queue)
+            stored += order.send(queue)
     except (ForkresqueError, KeyboardInterrupt):
         if done:
-            click.echo(f"{done} of {count} were enqueued before this", err=True)
+            click.echo(f"{done} of {count} were sent before this, {stored} enqueued", err=True)
         raise
+    return stored

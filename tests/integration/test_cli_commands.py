@@ -118,6 +118,7 @@ def test_arguments_may_be_one_list_and_jobs_many(cli: Cli) -> None:
 
     assert told(result) == {
         "enqueued": 3,
+        "vetoed": 0,
         "queue": "math",
         "job": "add",
         "args": [1, 2],
@@ -127,6 +128,25 @@ def test_arguments_may_be_one_list_and_jobs_many(cli: Cli) -> None:
     assert told(cli("queues", "--json")) == {
         "queues": [{"name": "math", "waiting": 3, "paused": False}]
     }
+
+
+def test_what_a_plugin_vetoes_is_not_said_to_be_enqueued(
+    cli: Cli, module: Callable[[str, str], str], one_redis: Redis
+) -> None:
+    name = module(
+        "cli_app_with_lock",
+        f"{ONE}from forkresque.plugins import QueueLock\n"
+        "app = Forkresque()\n"
+        "@app.job('once', queue='math', plugins=[QueueLock()])\n"
+        "def once() -> None: ...\n",
+    )
+
+    first = ok(cli("-A", name, "enqueue", "math", "once", "--count", "3"))
+    second = ok(cli("-A", name, "enqueue", "math", "once"))
+
+    assert first == "enqueued once on math 1 times\nvetoed by a plugin of the job: 2\n"
+    assert second == "not enqueued: once on math\nvetoed by a plugin of the job: 1\n"
+    assert one_redis.llen("resque:queue:math") == 1
 
 
 def test_a_job_goes_to_the_head_with_front(cli: Cli) -> None:
