@@ -1,6 +1,6 @@
 """What does a reload cost a busy pool?
 
-    python bench/reload.py
+    python -m bench.reload
 
 Eight workers on a queue that never gets empty; each job notes when it began and takes 5 ms. SIGHUP:
 the new code is checked in a process of its own, takes the master's place, and the workers are
