@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forkresque.app import Forkresque, Job
+    from forkresque.connection import Connection
     from forkresque.errors import (
         AlreadyScheduled,
         BadKey,
@@ -36,6 +37,7 @@ __all__ = [
     "AlreadyScheduled",
     "BadKey",
     "ConfigError",
+    "Connection",
     "ControlError",
     "DelayQueueLock",
     "EnqueueUnknown",
@@ -63,6 +65,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Connection": "connection",
     "DelayQueueLock": "plugins",
     "Forkresque": "app",
     "Job": "app",

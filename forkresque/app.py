@@ -11,14 +11,15 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from forkresque import embedded
 from forkresque.configfile import read, read_from
 from forkresque.configuration import resolve
+from forkresque.connection import Connection
 from forkresque.errors import ConfigError, UnknownJob
 from forkresque.jobs import Definition, OnCrash, define, definitions
 from forkresque.options import ClientOptions
 from forkresque.plugins.hooks import PluginLike
-from forkresque.protocol.connection import Target, masked
-from forkresque.protocol.keys import Keys
+from forkresque.producer import Duration, Moment, seconds
+from forkresque.protocol.connection import masked
 from forkresque.protocol.store import Ack
-from forkresque.queue import Duration, Moment, Queue, seconds
+from forkresque.queue import Queue
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -164,11 +165,10 @@ class Forkresque:
             atexit.register(server.close)
             url = server.url
         return Queue(
-            Target(url).client(),
-            Keys(self.namespace),
+            Connection(url, namespace=self.namespace),
+            self.jobs,
             ack=Ack(self._options.ack),
             allow_bigint=self._allow_bigint,
-            jobs=self.jobs,
         )
 
     @overload

@@ -7,11 +7,11 @@ import contextlib
 import logging
 import threading
 
+from forkresque.connection import Connection
 from forkresque.errors import RedisRefused, RedisUnavailable
 from forkresque.events import Emitter
 from forkresque.protocol.claims import WorkerId
-from forkresque.protocol.connection import Link, RedisClock, Target
-from forkresque.protocol.keys import Keys
+from forkresque.protocol.connection import RedisClock
 from forkresque.protocol.registry import Lease, Registry
 
 log = logging.getLogger("forkresque.worker")
@@ -21,10 +21,10 @@ class LeaseKeeper:
     """Renews a lease and its worker's ping over a link of its own, until it is stopped."""
 
     def __init__(
-        self, target: Target, keys: Keys, worker: WorkerId, lease: Lease, events: Emitter
+        self, connection: Connection, worker: WorkerId, lease: Lease, events: Emitter
     ) -> None:
-        self._link: Link = target.link()
-        self._registry = Registry(self._link, keys)
+        self._link = connection.link()
+        self._registry = Registry(self._link, connection.keys)
         self._clock = RedisClock(self._link)
         self._worker = worker
         self._lease = lease

@@ -1,146 +1,29 @@
-"""Put jobs on queues, and look at what is there. Safe to use from any number of threads."""
+"""Queue: put jobs on queues, look at what is there, and remove it.
 
-import math
-import os
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
-from functools import partial
-from typing import Any, TypeVar
+What node-resque's Queue can do, by the same names. Safe to use from any number of threads.
+"""
 
-from forkresque.errors import (
-    ConfigError,
-    EnqueueUnknown,
-    InvalidArgs,
-    RedisUnavailable,
-)
-from forkresque.jobs import Definition, check_queue_name, definitions
-from forkresque.plugins.base import Context
-from forkresque.plugins.hooks import Hooks
-from forkresque.policy.backoff import Backoff
-from forkresque.protocol.connection import Client
+from forkresque.errors import InvalidArgs
+from forkresque.producer import Producer
 from forkresque.protocol.failure import Failure, parse_failure
-from forkresque.protocol.keys import Keys
-from forkresque.protocol.payload import PAYLOAD_LIMIT_BYTES, encode_job
-from forkresque.protocol.script import Call, Scalar
-from forkresque.protocol.store import Ack, Producer, Request, Store
-
-ENQUEUE_TIMEOUT = 5.0  # seconds for which an enqueue is tried again before it raises
-
-T = TypeVar("T")
-Duration = float | timedelta
-Moment = float | datetime
+from forkresque.protocol.store import check_server
 
 
-def seconds(duration: Duration) -> float:
-    """Return a length of time in seconds. Raises InvalidArgs for one that is not finite."""
-    value = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-    if not math.isfinite(value):
-        raise InvalidArgs(f"a duration must be finite, got {duration!r}")
-    return value
+class Queue(Producer):
+    """The queues of one namespace, for producers and for those who look; see `Producer`."""
 
+    def connect(self) -> None:
+        """Reach Redis now, and refuse one on which jobs would get lost.
 
-def epoch(moment: Moment) -> float:
-    """Return a moment as epoch seconds. Raises InvalidArgs for a datetime without a zone."""
-    if isinstance(moment, datetime):
-        if moment.tzinfo is None:
-            raise InvalidArgs(
-                f"{moment!r} has no time zone, so it names no moment",
-                hint="use datetime(..., tzinfo=timezone.utc) or epoch seconds",
-            )
-        return moment.timestamp()
-    value = float(moment)
-    if not math.isfinite(value) or value < 0:
-        raise InvalidArgs(f"a moment must be finite and not before 1970, got {moment!r}")
-    return value
-
-
-class Queue:
-    """The queues of one namespace, for producers and for those who look.
-
-    `jobs` are definitions, or jobs as node-resque describes them; their plugins decide what is
-    enqueued. Without them no hooks run.
-    """
-
-    def __init__(
-        self,
-        client: Client,
-        keys: Keys,
-        *,
-        ack: Ack = Ack.PRIMARY,
-        allow_bigint: bool = False,
-        jobs: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.store = Store(client, keys, ack=ack)
-        self._jobs: Mapping[str, Definition] = {} if jobs is None else definitions(jobs)
-        self._allow_bigint = allow_bigint
-        self._local = _Producers()
-
-    def enqueue(
-        self,
-        queue: str,
-        name: str,
-        args: Sequence[object] = (),
-        *,
-        front: bool = False,
-        request_id: str | None = None,
-    ) -> bool:
-        """Put a job on `queue`, and return True once Redis has it; False if a plugin vetoed.
-
-        Raises InvalidArgs for what JSON cannot carry, RedisUnavailable when nothing was stored,
-        and EnqueueUnknown when the answer got lost; its `request_id` makes asking again safe. With
-        one no plugin is asked again.
+        Nobody has to: the first question connects. Raises RedisUnavailable and RedisRefused.
         """
-        payload = self._payload(queue, name, args)
-        definition = self._jobs.get(name)
-        if definition is None or definition.hooks is None:
-            self._push(queue, payload, request_id, front=front)
-            return True
-        return _enqueue_within(
-            definition.hooks,
-            self._context(queue, name, payload),
-            partial(self._push, queue, payload, request_id, front=front),
-            asked=request_id is not None,
-        )
+        check_server(self.store.client, self.store.keys.namespace)
 
-    def enqueue_in(
-        self,
-        delay: Duration,
-        queue: str,
-        name: str,
-        args: Sequence[object] = (),
-        *,
-        unique: bool = False,
-        request_id: str | None = None,
-    ) -> bool:
-        """Put a job on `queue` when `delay` has passed by Redis' clock; never early.
+    def end(self) -> None:
+        """Close all connections. The next question opens one again."""
+        self.store.client.close()
 
-        With `unique` an equal job for the same second raises AlreadyScheduled, as in node-resque.
-        """
-        due = self._retrying(self.store.clock.now) + seconds(delay)
-        return self.enqueue_at(due, queue, name, args, unique=unique, request_id=request_id)
-
-    def enqueue_at(
-        self,
-        moment: Moment,
-        queue: str,
-        name: str,
-        args: Sequence[object] = (),
-        *,
-        unique: bool = False,
-        request_id: str | None = None,
-    ) -> bool:
-        """Put a job on `queue` at `moment`, rounded up to a whole second; see `enqueue_in`."""
-        payload = self._payload(queue, name, args)
-        second = max(0, math.ceil(epoch(moment)))
-        self._send(
-            lambda request: self.store.enqueue_at(second, payload, request=request, unique=unique),
-            request_id,
-        )
-        return True
-
-    # -- looking around ----------------------------------------------------------------------
+    # -- waiting jobs ------------------------------------------------------------------------
 
     def queues(self) -> list[str]:
         """Return the names of all queues, sorted."""
@@ -159,9 +42,13 @@ class Queue:
         """Return the payloads from `start` to `stop`, both included, without taking them."""
         return self.store.peek(queue, start, stop)
 
+    # -- delayed jobs ------------------------------------------------------------------------
+
     def delayed_count(self) -> int:
         """Return how many jobs wait for their second."""
         return self.store.delayed_count()
+
+    # -- failed jobs -------------------------------------------------------------------------
 
     def failed_count(self) -> int:
         """Return how many failure records there are."""
@@ -190,121 +77,6 @@ class Queue:
         """Remove a failed job; return False if it is gone."""
         return self.store.remove_failed(failure.raw_entry)
 
-    # -- asking until there is an answer -----------------------------------------------------
+    # -- workers -----------------------------------------------------------------------------
 
-    def _payload(self, queue: str, name: str, args: Sequence[object]) -> bytes:
-        try:
-            check_queue_name(queue)
-        except ConfigError as error:
-            raise InvalidArgs(str(error), hint=error.hint) from error
-        payload = encode_job(queue, name, args, allow_bigint=self._allow_bigint)
-        if len(payload) > PAYLOAD_LIMIT_BYTES:
-            raise InvalidArgs(
-                f"the arguments of {name} take {len(payload)} bytes, at most "
-                f"{PAYLOAD_LIMIT_BYTES} are read again",
-                hint="store the data elsewhere and send its address",
-            )
-        return payload
-
-    def _push(self, queue: str, payload: bytes, request_id: str | None, *, front: bool) -> None:
-        self._send(
-            lambda request: self.store.enqueue(queue, payload, request=request, front=front),
-            request_id,
-        )
-
-    def _context(self, queue: str, name: str, payload: bytes) -> Context:
-        return Context(
-            queue=queue,
-            name=name,
-            payload=payload,
-            keys=self.store.keys,
-            redis=_Patient(self.store.client, self._retrying),
-            now=lambda: self._retrying(self.store.clock.now),
-            queues=lambda: self,
-        )
-
-    def _send(self, send: Callable[[Request], T], request_id: str | None) -> T:
-        """Ask with one request until Redis answers or patience ends."""
-        if request_id is None:
-            request = self._local.producer().request()
-        else:
-            try:
-                request = Request.parse(request_id)
-            except ValueError:
-                raise InvalidArgs(
-                    f"{request_id!r} is no request id", hint="give that of an EnqueueUnknown"
-                ) from None
-        try:
-            return self._retrying(lambda: send(request))
-        except RedisUnavailable as error:
-            if not error.sent and request_id is None:
-                raise
-            self._local.retire()
-            raise EnqueueUnknown(
-                f"the job may or may not be stored: {error}",
-                request_id=str(request),
-                hint="enqueue again with this request_id; within ten minutes it adds nothing twice",
-            ) from error
-
-    def _retrying(self, ask: Callable[[], T]) -> T:
-        """Ask until there is an answer or patience ends; `sent` if any attempt may have been."""
-        backoff = Backoff(first=0.05, most=1.0)
-        deadline = time.monotonic() + ENQUEUE_TIMEOUT
-        sent = False
-        while True:
-            try:
-                return ask()
-            except RedisUnavailable as error:
-                sent = error.sent = error.sent or sent
-                pause = backoff.next(jitter=os.urandom(1)[0] / 255)
-                if time.monotonic() + pause > deadline:
-                    raise
-                threading.Event().wait(pause)
-
-
-def _enqueue_within(
-    hooks: Hooks, context: Context, send: Callable[[], None], *, asked: bool
-) -> bool:
-    """Enqueue inside the hooks; return False if one of them vetoes. `asked`: none is to."""
-    try:
-        if not asked and not hooks.may_enqueue(context):
-            context.enqueued(stored=False)
-            return False
-        send()
-    except EnqueueUnknown:
-        raise
-    except BaseException:
-        context.enqueued(stored=False)
-        raise
-    context.enqueued(stored=True)
-    hooks.after_enqueue(context)
-    return True
-
-
-class _Patient:
-    """A Caller for hooks, that asks until there is an answer or patience ends."""
-
-    def __init__(self, client: Client, retrying: Callable[[Callable[[], Any]], Any]) -> None:
-        self._client, self._retrying = client, retrying
-
-    def call(self, call: Call) -> Any:
-        return self._retrying(lambda: self._client.call(call))
-
-    def command(self, *words: Scalar) -> Any:
-        return self._retrying(lambda: self._client.command(*words))
-
-
-class _Producers(threading.local):
-    """One producer a thread; a forked child takes a new one, or both would number alike."""
-
-    def __init__(self) -> None:
-        self.retire()
-
-    def retire(self) -> None:
-        self._pid = os.getpid()
-        self._producer = Producer()
-
-    def producer(self) -> Producer:
-        if self._pid != os.getpid():
-            self.retire()
-        return self._producer
+    # -- locks and numbers -------------------------------------------------------------------

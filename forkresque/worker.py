@@ -23,6 +23,7 @@ from setproctitle import setproctitle
 
 from forkresque import processes
 from forkresque.aftermath import Aftermath
+from forkresque.connection import Connectable, Connection
 from forkresque.errors import JobLost, RedisRefused, RedisUnavailable
 from forkresque.events import WORKER_EVENTS, Emitter, Observable
 from forkresque.idle import Alone, Bell, Station
@@ -35,8 +36,8 @@ from forkresque.policy import queues as patterns
 from forkresque.policy.backoff import Backoff
 from forkresque.policy.verdicts import Blame
 from forkresque.protocol.claims import Claimed, Claims, Nothing, Outcome, Tokens, WorkerId
-from forkresque.protocol.connection import RedisClock, Target
-from forkresque.protocol.keys import Keys, to_text
+from forkresque.protocol.connection import RedisClock
+from forkresque.protocol.keys import to_text
 from forkresque.protocol.payload import digest, with_queue
 from forkresque.protocol.registry import Lease, Owner, Registry, Verdict
 from forkresque.queue import Queue
@@ -78,8 +79,9 @@ def host_label(configured: str = "") -> str:
 class Worker(Observable):
     """One worker, in the process and thread that call `run`.
 
-    `target` is Redis' URL. `queues` are names or patterns by priority; `interval` is in seconds,
-    for servers that cannot tell of new jobs; `audit` is how many ends of jobs to keep a record of.
+    `connection` is what `Connection.of` takes. `queues` are names or patterns by priority;
+    `interval` is in seconds, for servers that cannot tell of new jobs; `audit` is how many ends
+    of jobs to keep a record of.
     Without a `station`, the worker stands alone: it keeps its own lease and runs until `stop`.
     `events` are told instead of those who listen by `on`. Of `ping`, and of trouble with the
     lease, a worker that stands alone tells in a thread of its own. `jobs` are definitions, or jobs
@@ -88,11 +90,10 @@ class Worker(Observable):
 
     def __init__(
         self,
-        target: Target | str,
+        connection: Connectable,
         jobs: Mapping[str, Any],
         *,
         queues: Sequence[str] = ("*",),
-        namespace: str = "resque",
         interval: float = 1.0,
         post: Post | None = None,
         station: Station | None = None,
@@ -103,9 +104,9 @@ class Worker(Observable):
     ) -> None:
         self.events = events or Emitter(WORKER_EVENTS)
         self._heard = self.events.heard
-        self._target = Target(target) if isinstance(target, str) else target
+        self.connection = Connection.of(connection)
         self._jobs = definitions(jobs)
-        self._keys = Keys(namespace)
+        self._keys = self.connection.keys
         self._patterns = tuple(queues)
         self._post = post or Post.alone(self._patterns)
         self._alone = Alone() if station is None else None
@@ -114,7 +115,7 @@ class Worker(Observable):
         self._seat = seat or Scoreboard(1, shared=False).seats[0]
         self._titled = titled
         self._pid = os.getpid()
-        self._link = self._target.link(tracking=True)
+        self._link = self.connection.link(tracking=True)
         self._claims = Claims(
             self._link,
             self._keys,
@@ -148,9 +149,7 @@ class Worker(Observable):
         if self._alone is not None:
             self._seat.take(Role.WORKER, time.monotonic_ns())
             self._seat.pid = self._pid
-            keeper = LeaseKeeper(
-                self._target, self._keys, self._post.worker, self._post.lease, self.events
-            )
+            keeper = LeaseKeeper(self.connection, self._post.worker, self._post.lease, self.events)
         try:
             self._ask(self._register)
             self.events.emit("start", self._now())
@@ -174,7 +173,7 @@ class Worker(Observable):
     @cached_property
     def _queue(self) -> Queue:
         """Return what the plugins enqueue with, over connections of its own."""
-        return Queue(self._target.client(), self._keys, jobs=self._jobs)
+        return Queue(self.connection, self._jobs)
 
     def stop(self) -> None:
         """Finish the job in hand, then leave. For a worker that stands alone."""

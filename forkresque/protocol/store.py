@@ -53,10 +53,10 @@ class Request:
         return request
 
 
-class Producer:
-    """Numbers requests. It must ask for one thing at a time: keep one for each thread.
+class Requests:
+    """The requests of one producer. It must ask for one thing at a time: keep one for each thread.
 
-    When an answer got lost the producer must not be used again, so that its last request
+    When an answer got lost the producer must not ask for anything else, so that its last request
     can be sent again at any time; take a new one.
     """
 
@@ -64,7 +64,7 @@ class Producer:
         self._id = token_hex(12)
         self._numbers: Iterator[int] = count(1)
 
-    def request(self) -> Request:
+    def next(self) -> Request:
         """Return the next request."""
         return Request(self._id, next(self._numbers))
 

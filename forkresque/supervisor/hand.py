@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 
 from forkresque import processes
 from forkresque.app import Forkresque
+from forkresque.connection import Connection
 from forkresque.errors import ExitCode, JobAborted, JobTimeout, RedisRefused, RedisUnavailable
 from forkresque.events import Emitter
 from forkresque.idle import BEAT
 from forkresque.jobs import Definition
 from forkresque.options import SupervisorOptions
-from forkresque.protocol.connection import Target
-from forkresque.protocol.keys import Keys
 from forkresque.protocol.registry import Registry
 from forkresque.scoreboard import Phase, Role, Scoreboard, Seat
 from forkresque.supervisor import resources
@@ -274,11 +273,11 @@ def work(
     wakeups.install()
     limits = Limits(options.max_jobs, options.max_memory)
     station = Pooled(board, baton, inherited, wakeups, limits)
+    connection = Connection(app.url, namespace=app.namespace)
     worker = Worker(
-        app.url,
+        connection,
         limited(app.jobs, options.job_timeout),
         queues=patterns,
-        namespace=app.namespace,
         interval=options.interval,
         post=post,
         station=station,
@@ -289,7 +288,7 @@ def work(
     )
     signal.signal(SOFT, lambda _signum, _frame: _interrupt(worker, station, inherited))
     inherited.listen()
-    registry = Registry(Target(app.url).link(), Keys(app.namespace))
+    registry = Registry(connection.link(), connection.keys)
     Pulse(post, station, seat, registry=registry).start(patience=options.shutdown_timeout)
     limits.begin(seat)
     send(inherited.pair, Ready())

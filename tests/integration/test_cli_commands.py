@@ -19,6 +19,7 @@ from forkresque.protocol.connection import Target
 from forkresque.protocol.failure import failure_entry, parse_failure
 from forkresque.protocol.keys import Keys
 from forkresque.queue import Queue
+from tests.support.connections import Over
 from tests.support.servers import Server, free_port
 
 Cli = Callable[..., Result]
@@ -419,7 +420,7 @@ def test_what_others_remove_meanwhile_makes_a_scan_pass_over_nothing(
     for name in names:
         fail(one_redis, name)
     client = Target(one_server.url).client()
-    scan = newest_first(Queue(client, Keys()))
+    scan = newest_first(Queue(Over(client, Keys())))
     seen = [next(scan).error for _ in range(PAGE + 10)]
 
     one_redis.ltrim("resque:failed", 100, -1)

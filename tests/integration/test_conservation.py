@@ -36,7 +36,7 @@ from forkresque.protocol.registry import (
     Verdict,
     suspect_field,
 )
-from forkresque.protocol.store import Producer, Store
+from forkresque.protocol.store import Requests, Store
 from tests.support.servers import Server
 
 KEYS = Keys("resque")
@@ -148,13 +148,13 @@ class Walk:
     # -- what may happen -----------------------------------------------------------------------
 
     def enqueue(self) -> None:
-        raw, request = self._new(), Producer().request()
+        raw, request = self._new(), Requests().next()
         queue, front = self.chance.choice(QUEUES), self.chance.random() < 0.3
         for _ in range(self.chance.choice((1, 2))):
             self.store.enqueue(queue, raw, request=request, front=front)
 
     def enqueue_at(self) -> None:
-        raw, request, second = self._new(), Producer().request(), self._second()
+        raw, request, second = self._new(), Requests().next(), self._second()
         unique = self.chance.random() < 0.5
         for _ in range(self.chance.choice((1, 2))):
             self.store.enqueue_at(second, raw, request=request, unique=unique)
@@ -202,7 +202,7 @@ class Walk:
         entries = self.store.failed(0, -1)
         if not entries:
             return
-        failure, request = parse_failure(self.chance.choice(entries)), Producer().request()
+        failure, request = parse_failure(self.chance.choice(entries)), Requests().next()
         for _ in range(self.chance.choice((1, 2))):
             self.store.requeue_failed(
                 failure.raw_entry, failure.payload, failure.queue, request=request

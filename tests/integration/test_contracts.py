@@ -20,6 +20,7 @@ from forkresque.protocol.registry import PROTOCOL, Cleaning, Recovery, Registry,
 from forkresque.protocol.store import Ack, check_server
 from forkresque.queue import Queue
 from forkresque.scheduler import Scheduler
+from tests.support.connections import Over
 from tests.support.servers import HOST, Server, binaries
 from tests.support.waiting import wait_until
 from tests.support.world import (
@@ -481,7 +482,7 @@ def test_a_namespace_of_an_older_protocol_is_taken_over(world: World) -> None:
 @pytest.fixture
 def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[ExitStack]:
     """Return a stack for servers; nobody has the patience for the real limits."""
-    monkeypatch.setattr("forkresque.queue.ENQUEUE_TIMEOUT", 1.5)
+    monkeypatch.setattr("forkresque.producer.ENQUEUE_TIMEOUT", 1.5)
     monkeypatch.setattr("forkresque.protocol.store.ACK_TIMEOUT_MS", 200)
     with ExitStack() as stack:
         yield stack
@@ -493,7 +494,7 @@ def started(stack: ExitStack, kind: str, **options: Any) -> Server:
 
 def producer(stack: ExitStack, server: Server, ack: Ack) -> Queue:
     client = stack.enter_context(closing(Target(server.url).client()))
-    return Queue(client, KEYS, ack=ack)
+    return Queue(Over(client, KEYS), ack=ack)
 
 
 @pytest.mark.parametrize("kind", sorted(binaries()))

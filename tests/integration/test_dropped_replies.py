@@ -21,6 +21,7 @@ from forkresque.protocol.registry import Lease, Owner, Registry, Verdict
 from forkresque.protocol.script import load
 from forkresque.queue import Queue
 from forkresque.worker import Post, Worker
+from tests.support.connections import Over
 from tests.support.proxy import Proxy, Rule
 from tests.support.servers import HOST, Server, free_port
 from tests.support.waiting import wait_until
@@ -82,7 +83,7 @@ def lose(request: pytest.FixtureRequest, proxy: Proxy) -> Lose:
 @pytest.fixture
 def queue(proxy: Proxy) -> Iterator[Queue]:
     with closing(Target(proxy.url).client()) as client:
-        yield Queue(client, KEYS)
+        yield Queue(Over(client, KEYS))
 
 
 @pytest.fixture
@@ -379,7 +380,7 @@ def cases() -> Iterator[tuple[Redis, dict[str, Case]]]:
             "refused": f"redis://{HOST}:{free_port()}",
         }
         clients = {name: Target(url, timeout=0.5).client() for name, url in urls.items()}
-        cases = {name: Case(Queue(client, KEYS), None) for name, client in clients.items()}
+        cases = {name: Case(Queue(Over(client, KEYS)), None) for name, client in clients.items()}
         for client in clients.values():
             stack.enter_context(closing(client))
         assert cases["silence"].queue.queues() == []  # connects, or it would know: never sent
@@ -424,7 +425,7 @@ def test_an_enqueue_that_nobody_answered_can_be_sent_again_by_its_request_id(
 def test_a_lost_question_can_be_asked_again_after_others_were_answered(
     queue: Queue, redis: Redis, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forkresque.queue.ENQUEUE_TIMEOUT", 0.1)
+    monkeypatch.setattr("forkresque.producer.ENQUEUE_TIMEOUT", 0.1)
     rule = proxy.drop_request(mark("enqueue"), times=1_000)
     with pytest.raises(EnqueueUnknown) as caught:
         queue.enqueue("q", "x", [1])

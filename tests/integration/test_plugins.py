@@ -60,6 +60,7 @@ from forkresque.protocol.script import load
 from forkresque.queue import Queue
 from forkresque.scheduler import Scheduler
 from forkresque.worker import Post, Worker
+from tests.support.connections import Over
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -272,7 +273,7 @@ def test_delayed_jobs_and_unknown_ones_run_no_hooks(site: Site) -> None:
 def test_a_queue_takes_jobs_as_node_describes_them(server: Server, redis: Redis) -> None:
     jobs = {"job": {"perform": idle, "plugins": ["QueueLock"]}}
     with closing(Target(server.url).client()) as client:
-        queue = Queue(client, KEYS, jobs=jobs)
+        queue = Queue(Over(client, KEYS), jobs=jobs)
 
         assert [queue.enqueue("q", "job", [1]) for _ in range(2)] == [True, False]
         assert redis.llen(KEYS.queue("q")) == 1
@@ -385,11 +386,11 @@ def test_asking_again_after_a_lost_answer_asks_no_plugin(
     site: Site, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.job(QueueLock())
-    monkeypatch.setattr("forkresque.queue.ENQUEUE_TIMEOUT", 0.0)
+    monkeypatch.setattr("forkresque.producer.ENQUEUE_TIMEOUT", 0.0)
     assert site.enqueue(5)  # so that the scripts are known
     site.redis.script_load(load("queue_lock").source)
     with Proxy(server.socket) as proxy, closing(Target(proxy.url).client()) as client:
-        queue = Queue(client, KEYS, jobs=site.app.jobs)
+        queue = Queue(Over(client, KEYS), jobs=site.app.jobs)
         lost = proxy.drop_reply(load("enqueue").digest.encode())
         with pytest.raises(EnqueueUnknown) as unknown:
             queue.enqueue("q", "job", [1, 2])
@@ -404,7 +405,7 @@ def test_a_lost_answer_to_the_lock_itself_is_no_veto(site: Site, server: Server)
     site.job(QueueLock())
     site.redis.script_load(load("queue_lock").source)
     with Proxy(server.socket) as proxy, closing(Target(proxy.url).client()) as client:
-        queue = Queue(client, KEYS, jobs=site.app.jobs)
+        queue = Queue(Over(client, KEYS), jobs=site.app.jobs)
         lost = proxy.drop_reply(load("queue_lock").digest.encode())
 
         assert queue.enqueue("q", "job", [1, 2]) is True
@@ -879,7 +880,7 @@ def test_a_worker_takes_jobs_as_node_describes_them(server: Server, redis: Redis
 def test_a_producer_without_redis_is_told_so_whatever_its_plugins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("forkresque.queue.ENQUEUE_TIMEOUT", 0.0)
+    monkeypatch.setattr("forkresque.producer.ENQUEUE_TIMEOUT", 0.0)
     app = Forkresque("redis://127.0.0.1:1/0")
     job = app.job("job", plugins=[QueueLock()])(idle)
 

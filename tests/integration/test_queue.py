@@ -19,6 +19,7 @@ from forkresque.protocol.failure import failure_entry
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.script import Call, Scalar
 from forkresque.queue import Queue
+from tests.support.connections import Over
 from tests.support.servers import HOST, Server
 from tests.support.waiting import wait_until
 
@@ -34,7 +35,7 @@ def client(server: Server) -> Iterator[Client]:
 
 @pytest.fixture
 def queue(client: Client) -> Queue:
-    return Queue(client, KEYS)
+    return Queue(Over(client, KEYS))
 
 
 def scheduled(redis: Redis) -> list[int]:
@@ -94,7 +95,7 @@ def test_arguments_that_json_cannot_carry_are_refused(
 
 
 def test_big_integers_pass_where_they_are_allowed(client: Client) -> None:
-    queue = Queue(client, KEYS, allow_bigint=True)
+    queue = Queue(Over(client, KEYS), allow_bigint=True)
     queue.enqueue("math", "add", [2**60])
 
     assert json.loads(queue.peek("math")[0])["args"] == [2**60]

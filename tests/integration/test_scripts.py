@@ -23,7 +23,7 @@ from forkresque.protocol.registry import (
     suspect_field,
 )
 from forkresque.protocol.script import Call, Scalar, load
-from forkresque.protocol.store import Producer, Request
+from forkresque.protocol.store import Request, Requests
 from tests.support.servers import Server, binaries
 from tests.support.world import (
     FREE,
@@ -99,7 +99,7 @@ def test_a_producer_is_known_by_its_highest_number(world: World) -> None:
 
 def test_an_enqueue_at_the_front_comes_first(world: World) -> None:
     world.push(job(1), job(2))
-    world.store.enqueue("high", job(3), request=Producer().request(), front=True)
+    world.store.enqueue("high", job(3), request=Requests().next(), front=True)
 
     assert world.list(KEYS.queue("high")) == [job(3), job(1), job(2)]
 
@@ -120,7 +120,7 @@ def test_an_enqueue_onto_a_wrong_type_names_the_key_and_stores_nothing(
 def test_a_delayed_job_is_in_its_bucket_the_schedule_and_the_set_of_its_seconds(
     world: World,
 ) -> None:
-    world.store.enqueue_at(77, RAW, request=Producer().request())
+    world.store.enqueue_at(77, RAW, request=Requests().next())
     assert world.client.said == [b"OK"]
     before = dump(world.redis)
 
@@ -135,16 +135,16 @@ def test_a_delayed_job_is_in_its_bucket_the_schedule_and_the_set_of_its_seconds(
 def test_a_unique_delayed_job_is_refused_once_it_is_there_but_may_be_sent_again(
     world: World,
 ) -> None:
-    world.store.enqueue_at(77, RAW, request=Producer().request(), unique=True)
+    world.store.enqueue_at(77, RAW, request=Requests().next(), unique=True)
     assert world.client.again() == [b"DUP"]
     before = dump(world.redis)
 
     with pytest.raises(AlreadyScheduled, match="77"):
-        world.store.enqueue_at(77, RAW, request=Producer().request(), unique=True)
+        world.store.enqueue_at(77, RAW, request=Requests().next(), unique=True)
     assert dump(world.redis) == before
 
-    world.store.enqueue_at(78, RAW, request=Producer().request(), unique=True)
-    world.store.enqueue_at(77, RAW, request=Producer().request())
+    world.store.enqueue_at(78, RAW, request=Requests().next(), unique=True)
+    world.store.enqueue_at(77, RAW, request=Requests().next())
     assert world.list(KEYS.delayed(77)) == [RAW, RAW]
 
 
@@ -154,7 +154,7 @@ def test_a_delayed_job_for_a_wrong_type_is_not_stored(world: World, key: bytes) 
     before = dump(world.redis)
 
     with pytest.raises(BadKey):
-        world.store.enqueue_at(77, RAW, request=Producer().request())
+        world.store.enqueue_at(77, RAW, request=Requests().next())
 
     assert dump(world.redis) == before
 
@@ -665,7 +665,7 @@ def test_a_retry_stands_where_the_scheduler_looks(world: World) -> None:
 
 
 def test_a_retry_at_a_second_where_an_equal_job_waits_keeps_both(world: World) -> None:
-    world.store.enqueue_at(PAST, RAW, request=Producer().request())
+    world.store.enqueue_at(PAST, RAW, request=Requests().next())
     world.push(RAW)
     settle_as(world, world.claimed(), Outcome.RETRY)
 
@@ -1096,7 +1096,7 @@ def test_each_change_of_the_lead_is_counted(world: World) -> None:
 
 def delay(world: World, *raws: bytes, second: int = PAST) -> None:
     for raw in raws:
-        world.store.enqueue_at(second, raw, request=Producer().request())
+        world.store.enqueue_at(second, raw, request=Requests().next())
 
 
 def test_due_jobs_move_to_their_queue_in_order_and_leave_no_trace_behind(world: World) -> None:
@@ -1228,7 +1228,7 @@ def test_a_promotion_beside_a_wrong_type_loses_nothing(world: World, key: bytes)
 
 def test_a_failed_job_goes_back_once_with_the_bytes_it_came_with(world: World) -> None:
     world.redis.rpush(KEYS.failed(), b"another", ENTRY, ENTRY)
-    request = Producer().request()
+    request = Requests().next()
 
     assert world.store.requeue_failed(ENTRY, RAW, "high", request=request)
     assert world.client.said == [b"OK"]
@@ -1246,7 +1246,7 @@ def test_a_failure_record_that_is_gone_requeues_nothing(world: World) -> None:
     world.redis.rpush(KEYS.failed(), b"another")
     before = dump(world.redis)
 
-    assert not world.store.requeue_failed(ENTRY, RAW, "high", request=Producer().request())
+    assert not world.store.requeue_failed(ENTRY, RAW, "high", request=Requests().next())
 
     assert world.client.said == [b"MOVED"]
     assert dump(world.redis) == before
@@ -1260,7 +1260,7 @@ def test_a_failed_job_stays_where_it_is_beside_a_wrong_type(world: World, key: b
     before = dump(world.redis)
 
     with pytest.raises(BadKey):
-        world.store.requeue_failed(ENTRY, RAW, "high", request=Producer().request())
+        world.store.requeue_failed(ENTRY, RAW, "high", request=Requests().next())
 
     assert dump(world.redis) == before
 
@@ -1311,7 +1311,7 @@ def test_a_job_keeps_its_bytes_on_every_way_it_can_go(world: World) -> None:
     settle_as(world, claim_again(b"m.4"), Outcome.FAIL)
     (entry,) = world.store.failed(0, -1)
     failure = parse_failure(entry)
-    world.store.requeue_failed(entry, failure.payload, failure.queue, request=Producer().request())
+    world.store.requeue_failed(entry, failure.payload, failure.queue, request=Requests().next())
     claim_again(b"m.5")
     assert world.registry.recover(world.held(), FREE) is Recovery.REQUEUED
     world.register()
@@ -1332,7 +1332,7 @@ def test_a_full_server_refuses_new_jobs_and_stores_nothing(own_world: World) -> 
     with pytest.raises(RedisRefused, match="used memory"):
         own_world.push(RAW)
     with pytest.raises(RedisRefused, match="used memory"):
-        own_world.store.enqueue_at(PAST, RAW, request=Producer().request())
+        own_world.store.enqueue_at(PAST, RAW, request=Requests().next())
 
     assert dump(own_world.redis) == before
 
@@ -1366,7 +1366,7 @@ def test_a_full_server_recovers_and_promotes_and_requeues(own_world: World, *, f
     assert result is (Recovery.FAILED if fail else Recovery.REQUEUED)
     assert own_world.lead() is Lead.PROMOTE
     assert own_world.delayed.promote(PAST, own_world.delayed.batch(PAST), token="us").moved == 2
-    request = Producer().request()
+    request = Requests().next()
     assert own_world.store.requeue_failed(entry_of(job(3)), job(3), "high", request=request)
 
     for raw in (RAW, job(2), job(3), b"junk"):

@@ -31,13 +31,14 @@ from forkresque.protocol.foreign import NODE_TIMEOUT, cleaning_entry
 from forkresque.protocol.payload import digest, encode_job, ping
 from forkresque.protocol.registry import LEASE as LEASE_TERM
 from forkresque.protocol.registry import Lease, Owner, Registry
-from forkresque.protocol.store import Producer
+from forkresque.protocol.store import Requests
 from forkresque.queue import Queue
 from forkresque.scheduler import Scheduler
 from forkresque.supervisor.messages import Died
 from forkresque.supervisor.recovery import Coroner
 from forkresque.worker import INNOCENT, Post, Worker
 from tests.support import jobs
+from tests.support.connections import Over
 from tests.support.crashing import (
     BLOWS,
     Act,
@@ -175,7 +176,7 @@ class Actor:
 
     def __init__(self, target: Target, *, tracking: bool = False) -> None:
         self.link = target.link(tracking=tracking)
-        self.queue = Queue(target.client(), KEYS)
+        self.queue = Queue(Over(target.client(), KEYS))
         self.registry = Registry(self.link, KEYS)
         self.delayed = Delayed(self.link, KEYS)
         self.claims = Claims(self.link, KEYS, WORKER, master=MASTER)
@@ -245,7 +246,7 @@ def produce_again(number: int) -> Do:
     """Return a producer that sends so many requests again."""
 
     def act(stage: Stage) -> None:
-        queue = Queue(stage.world.client, KEYS)
+        queue = Queue(Over(stage.world.client, KEYS))
         for each in range(1, number + 1):
             enqueue(queue, each)
 
@@ -261,7 +262,7 @@ def schedule_once(target: Target, told: Told) -> None:
 
 
 def schedule_again(stage: Stage) -> None:
-    schedule(Queue(stage.world.client, KEYS))
+    schedule(Queue(Over(stage.world.client, KEYS)))
 
 
 def is_scheduled(stage: Stage) -> None:
@@ -283,7 +284,7 @@ def retry_failed(target: Target, told: Told) -> None:
 
 def retry_failed_again(stage: Stage) -> None:
     """Do as an operator who knows of no request id."""
-    Queue(stage.world.client, KEYS).retry_failed(parse_failure(entry_of(RAW)))
+    Queue(Over(stage.world.client, KEYS)).retry_failed(parse_failure(entry_of(RAW)))
 
 
 # -- workers, call by call -----------------------------------------------------------------------
@@ -558,7 +559,7 @@ def delayed(*raws: bytes) -> Do:
 
     def arrange(stage: Stage) -> None:
         for raw in raws:
-            stage.world.store.enqueue_at(PAST, raw, request=Producer().request())
+            stage.world.store.enqueue_at(PAST, raw, request=Requests().next())
 
     return arrange
 
@@ -643,7 +644,7 @@ def work(appoint: Appoint, *, off: bool = False) -> Act:
     """Return a worker that leaves after its last job, or when the queue is worked `off`."""
 
     def act(target: Target, told: Told) -> None:
-        app, queue = Forkresque(), Queue(Target(target.url).client(), KEYS)
+        app, queue = Forkresque(), Queue(Over(Target(target.url).client(), KEYS))
 
         @app.job("last", queue="high")
         def last() -> None:
@@ -654,7 +655,7 @@ def work(appoint: Appoint, *, off: bool = False) -> Act:
                 worker.stop()
 
         known = {**jobs.app.jobs, **app.jobs}
-        worker = Worker(target, known, queues=["high"], post=appoint(), titled=titled)
+        worker = Worker(Over(target), known, queues=["high"], post=appoint(), titled=titled)
         worker.run()
         told("left")
 

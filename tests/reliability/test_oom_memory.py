@@ -11,6 +11,7 @@ from forkresque.errors import ExitCode, RedisRefused
 from forkresque.protocol.connection import Target
 from forkresque.queue import Queue
 from tests.conftest import Starter
+from tests.support.connections import Over
 from tests.support.processes import assert_nothing_left
 from tests.support.report import Report
 from tests.support.servers import Server
@@ -41,7 +42,7 @@ def site(server: Server, ledger: Redis) -> Iterator[Site]:
 def queue(server: Server) -> Iterator[Queue]:
     """Return a producer's view of that server."""
     with closing(Target(server.url).client()) as client:
-        yield Queue(client, KEYS)
+        yield Queue(Over(client, KEYS))
 
 
 def fill(queue: Queue, site: Site, room_bytes: int) -> list[str]:

@@ -31,6 +31,7 @@ from forkresque.queue import Queue
 from tests.conftest import Starter
 from tests.support import oracle
 from tests.support.calls import CALLS, Call
+from tests.support.connections import Over
 from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.proxy import Pace, Proxy
@@ -130,7 +131,7 @@ def produce(url: str, marks: list[str]) -> dict[bytes, str]:
     """Enqueue jobs until each is acknowledged; return their bytes and marks."""
     acknowledged: dict[bytes, str] = {}
     with closing(Target(url, timeout=2.0).client()) as client:
-        queue = Queue(client, KEYS)
+        queue = Queue(Over(client, KEYS))
         for mark in marks:
             insist(queue, mark)
             acknowledged[encode_job("math", "note", [mark])] = mark
@@ -254,7 +255,7 @@ def begin_silences(bench: Bench) -> list[Silence]:
         master = bench.start(*APP, "-c", "1", "-t", str(DRAIN), *AUDIT, url=proxy.url)
         bench.site.gates(name)  # before the next master is there: this one has it in hand
         client = bench.enter(closing(Target(proxy.url, timeout=0.5).client()))
-        queue = Queue(client, KEYS)
+        queue = Queue(Over(client, KEYS))
         assert queue.length(name) == 0  # connects, or it would know that it never asked
         silences.append(Silence(proxy, master, queue, name))
     return silences

@@ -27,6 +27,7 @@ from forkresque.protocol.store import Store
 from forkresque.queue import Queue
 from tests.conftest import SERVERS, Starter
 from tests.support.calls import CALLS, ENTRY, NEXT, SCRIPTS, Call, Effect
+from tests.support.connections import Over
 from tests.support.processes import assert_nothing_left
 from tests.support.proxy import Proxy, Rule
 from tests.support.report import Report
@@ -427,7 +428,7 @@ def ordered(patient: Patient, order: Order) -> tuple[Queue, bytes]:
     patient.admin.script_load(script.source)
     if order.script == "requeue_failed":
         patient.admin.rpush(KEYS.failed(), ENTRY)
-    return Queue(patient.client, KEYS), script.digest.encode()
+    return Queue(Over(patient.client, KEYS)), script.digest.encode()
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.script)

@@ -34,6 +34,7 @@ from forkresque.protocol.store import Store
 from forkresque.queue import Queue
 from tests.conftest import SERVERS, Starter
 from tests.support.calls import CALLS, Call, Effect
+from tests.support.connections import Over
 from tests.support.processes import assert_nothing_left
 from tests.support.report import Report
 from tests.support.servers import Server, binaries
@@ -111,7 +112,7 @@ class Producers:
 
     def _produce(self, number: int) -> None:
         with closing(Target(self._url).client()) as client:
-            queue = Queue(client, KEYS)
+            queue = Queue(Over(client, KEYS))
             for mark in (f"{number}.{index}" for index in count()):
                 self._insist(queue, mark)
                 self.acknowledged.append(digest(encode_job("math", "note", [mark])))

@@ -22,6 +22,7 @@ from forkresque.protocol.payload import parse
 from forkresque.protocol.store import Ack
 from forkresque.queue import Queue
 from tests.conftest import SERVERS
+from tests.support.connections import Over
 from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.report import Report
@@ -79,7 +80,7 @@ class Load:
     def __init__(self, url: str, ack: Ack, *, name: str = "p", producers: int = PRODUCERS) -> None:
         self._clients = [Target(url, timeout=2.0).client() for _ in range(producers)]
         self.producers = [
-            Producer(Queue(client, KEYS, ack=ack), f"{name}{number}")
+            Producer(Queue(Over(client, KEYS), ack=ack), f"{name}{number}")
             for number, client in enumerate(self._clients)
         ]
         self._over = threading.Event()

@@ -22,6 +22,7 @@ from forkresque.protocol.store import Ack, Request, Store, check_server
 from forkresque.queue import Queue
 from tests.conftest import SERVERS, Starter
 from tests.support.calls import CALLS, Call, Effect
+from tests.support.connections import Over
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.report import Report
 from tests.support.servers import HOST, Server, binaries, free_port
@@ -116,7 +117,7 @@ def test_jobs_run_over_tls_though_workers_are_killed(
             site.started(name, times=2)
         with closing(Target(tls.url(tls.trusted)).client()) as client:
             for number in range(50):
-                Queue(client, KEYS).enqueue("math", "note", [str(number)])
+                Queue(Over(client, KEYS)).enqueue("math", "note", [str(number)])
         site.release("a", "b", "c")
         site.await_processed(53)
 
@@ -300,7 +301,7 @@ def test_a_whole_start_does_its_work_with_these_rights(
 ) -> None:
     site = Site(account.admin, ledger)
     with closing(Target(account.url).client()) as client:
-        queue = Queue(client, KEYS)
+        queue = Queue(Over(client, KEYS))
         master = start(*APP, "-c", "2", url=account.url)
         victim = idle_workers(master, 2)[0]
         queue.enqueue_in(0.5, "math", "note", ["delayed"])
@@ -325,7 +326,7 @@ def test_a_whole_start_does_its_work_with_these_rights(
 def test_another_namespace_is_out_of_reach(account: Account) -> None:
     with closing(Target(account.url).client()) as client:
         with pytest.raises(RedisRefused, match="permission") as refused:
-            Queue(client, Keys("other")).enqueue("math", "note", [])
+            Queue(Over(client, Keys("other"))).enqueue("math", "note", [])
         assert SECRET not in str(refused.value)
     assert account.admin.keys("other:*") == []
 

@@ -20,7 +20,7 @@ from forkresque.protocol.registry import (
     Verdict,
 )
 from forkresque.protocol.script import Call
-from forkresque.protocol.store import Producer, Store
+from forkresque.protocol.store import Requests, Store
 from tests.support.servers import Server
 
 KEYS = Keys("resque")
@@ -85,7 +85,7 @@ class World:
 
     def push(self, *raws: bytes, queue: str = "high") -> None:
         for raw in raws:
-            self.store.enqueue(queue, raw, request=Producer().request())
+            self.store.enqueue(queue, raw, request=Requests().next())
 
     def register(self) -> None:
         assert self.registry.register(WORKER, OWNER, LEASE, now=NOW) is None
