@@ -1,5 +1,7 @@
 """The lease of a worker that stands alone: renewed from a thread, so that a long job keeps it.
 
+So are the locks of the job in hand.
+
 Workers of a master have their leases renewed by its clerk.
 """
 
@@ -12,19 +14,21 @@ from forkresque.errors import RedisRefused, RedisUnavailable
 from forkresque.events import Emitter
 from forkresque.protocol.claims import WorkerId
 from forkresque.protocol.connection import RedisClock
+from forkresque.protocol.locks import renew_locks
 from forkresque.protocol.registry import Lease, Registry
 
 log = logging.getLogger("forkresque.worker")
 
 
 class LeaseKeeper:
-    """Renews a lease and its worker's ping over a link of its own, until it is stopped."""
+    """Renews a lease, its worker's ping and its job's locks over its own link, until `stop`."""
 
     def __init__(
         self, connection: Connection, worker: WorkerId, lease: Lease, events: Emitter
     ) -> None:
         self._link = connection.link()
-        self._registry = Registry(self._link, connection.keys)
+        self._keys = connection.keys
+        self._registry = Registry(self._link, self._keys)
         self._clock = RedisClock(self._link)
         self._worker = worker
         self._lease = lease
@@ -46,6 +50,7 @@ class LeaseKeeper:
         while not self._stopped.wait(self._lease.renewal):
             try:
                 self._registry.beat(self._lease, [self._worker], now=self._clock.now())
+                renew_locks(self._link, self._keys, [str(self._worker)], self._lease.term)
                 self._events.emit("ping", int(self._clock.guess()))
             except (RedisUnavailable, RedisRefused) as error:
                 log.warning("lease of %s was not renewed: %s", self._lease.master, error)

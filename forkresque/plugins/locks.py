@@ -38,10 +38,11 @@ def _checked(label: str, key: "Key[C]") -> "Key[C]":
 class JobLock(Configured):
     """Perform no two equal jobs at once; put the second off by `enqueue_timeout`, or drop it.
 
-    `lock_timeout` must be longer than the job takes: it is for workers that vanish unseen.
-    `key` is another key than name, queue and arguments give, without a namespace, or a function
-    of the context that returns it. The lock belongs to the claim: what ends that frees it, also a
-    death of the worker, and nobody else does.
+    `lock_timeout`, in seconds, is for workers that vanish unseen: while the job runs the lock is
+    renewed, every five seconds, so ten are the least that is of use. `key` is another key than
+    name, queue and arguments give, without a namespace, or a function of the context that returns
+    it. The lock belongs to the claim: what ends that frees it, also a death of the worker, and
+    nobody else does.
     """
 
     node_ms: ClassVar = frozenset({"enqueue_timeout"})

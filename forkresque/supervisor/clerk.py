@@ -24,6 +24,7 @@ from forkresque.policy.backoff import Backoff
 from forkresque.protocol.connection import RedisClock, Target
 from forkresque.protocol.delayed import Delayed, Lead
 from forkresque.protocol.keys import Keys, to_bytes, to_text
+from forkresque.protocol.locks import renew_locks
 from forkresque.protocol.registry import Registry
 from forkresque.protocol.script import load
 from forkresque.scheduler import Scheduler
@@ -245,7 +246,15 @@ class Clerk:
         # It counts from the question on, and ends early enough to stop a job before others begin.
         books.trusted_ns = sent_ns + int((lease.term - max(3.0, lease.renewal)) * 1e9)
         self._tell_pings()
+        self._renew_locks()
         return lease.renewal
+
+    def _renew_locks(self) -> None:
+        """Have the locks of jobs last as long as those; an idle worker has none."""
+        lease = self._identity.lease
+        busy = [seat for seat in self._board.taken(Role.WORKER) if seat.phase == Phase.RUN]
+        workers = [str(self._identity.worker(seat.pid, seat.pool)) for seat in busy]
+        renew_locks(self._link, self._keys, workers, lease.term)
 
     def _tell_pings(self) -> None:
         if "ping" in self._events.heard:

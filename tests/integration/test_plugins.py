@@ -33,6 +33,7 @@ that it is not so here:
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,7 @@ from forkresque.protocol.claims import Outcome
 from forkresque.protocol.connection import Target
 from forkresque.protocol.delayed import Delayed
 from forkresque.protocol.keys import Keys, to_text
+from forkresque.protocol.locks import renew_locks
 from forkresque.protocol.payload import encode_job
 from forkresque.protocol.script import load
 from forkresque.queue import Queue
@@ -64,7 +66,7 @@ from tests.support.connections import Over
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
-from tests.support.world import FREE, NOW, RAW, World, entry_of, open_world
+from tests.support.world import FREE, NOW, RAW, WORKER, World, entry_of, open_world
 
 KEYS = Keys("resque")
 COUNTER, FAILURE = b"resque:resque-retry:job:1-2", b"resque:failure-resque-retry:job:1-2"
@@ -484,6 +486,49 @@ def test_the_lock_is_held_while_the_job_runs(site: Site) -> None:
     assert not site.redis.keys("resque:workerslock*")
     assert not site.redis.keys("resque:fr:locks*")
     assert site.counts() == (1, 0, 0)
+
+
+def test_the_lock_lasts_as_long_as_the_job(site: Site) -> None:
+    """node-resque's runs out under a job that takes longer, and its twin runs beside it."""
+    ttls: list[int] = []
+    post = Post.alone(["q"], host="h")
+    quick = replace(post, lease=replace(post.lease, term=6.0))  # renewed each second
+
+    def overtime() -> None:
+        site.redis.expire(LOCK, 2)
+        ttls.append(
+            wait_until(lambda: ttl(site.redis, LOCK) > 3 and ttl(site.redis, LOCK), "a renewal")
+        )
+
+    site.job(JobLock(lock_timeout=60))
+    site.inside = overtime
+    site.enqueue(1, 2)
+    worker = Worker(site.app.url, site.app.jobs, queues=["q"], post=quick)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    wait_until(lambda: ttls, "the job")
+    worker.stop()
+    thread.join(10.0)
+
+    assert 3 < ttls[0] <= 6
+    assert not site.redis.keys("resque:workerslock*")
+    assert site.counts() == (1, 0, 0)
+
+
+def test_a_lock_that_another_has_by_now_is_not_renewed(world: World) -> None:
+    world.push(RAW)
+    job = world.claimed()
+    for lock in (b"resque:lost", b"resque:kept"):
+        assert world.claims.take_lock(job, lock, 5, now=NOW)
+    world.redis.set("resque:lost", "9.another", ex=5)
+    client = world.store.client
+
+    assert renew_locks(client, KEYS, ["h:1:other", str(WORKER)], 60.0) == 1
+    assert 5 < ttl(world.redis, b"resque:kept") <= 60
+    assert ttl(world.redis, b"resque:lost") <= 5
+
+    assert renew_locks(client, KEYS, [str(WORKER)], 20.0) == 1
+    assert ttl(world.redis, b"resque:kept") > 20, "a lock that lasts longer is cut"
 
 
 def test_a_job_behind_the_lock_of_a_node_worker_is_put_off_and_not_counted(site: Site) -> None:

@@ -223,3 +223,22 @@ def test_the_largest_worker_goes_before_the_kernel_has_to_choose(
     wait_until(lambda: "calm" in site.runs(), "the other job")
     await_rest(crowded, 2)
     drain(crowded, site)
+
+
+# -- longer than its lock ----------------------------------------------------------------------
+
+
+@patient
+def test_the_lock_of_a_job_is_renewed_while_it_runs(bench: Bench) -> None:
+    master, site = bench.start(*APP, "-c", "1", "--lease", "6"), bench.site
+    site.enqueue("locked_gate", "a")
+    site.started("a")
+    (lock,) = site.redis.keys("resque:workerslock:*")
+
+    site.redis.expire(lock, 4)
+    wait_until(lambda: site.redis.ttl(lock) > 4, "the clerk to renew it")
+
+    site.release("a")
+    wait_until(lambda: site.runs() == ["a"], "the job")
+    wait_until(lambda: not site.redis.exists(lock), "the lock to be freed")
+    drain(master, site)

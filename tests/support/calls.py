@@ -12,7 +12,7 @@ from typing import Any
 
 from forkresque.protocol.claims import Claimed, Outcome, WorkerId
 from forkresque.protocol.delayed import Due, Lead
-from forkresque.protocol.locks import keep_lock, take_lock
+from forkresque.protocol.locks import keep_lock, renew_locks, take_lock
 from forkresque.protocol.payload import digest, ping
 from forkresque.protocol.registry import Held, Sign, Verdict, suspect_field
 from forkresque.protocol.script import load
@@ -98,6 +98,10 @@ def _left_behind(world: World) -> Held:
 
 def _locked(world: World) -> None:
     assert world.claims.take_lock(_in_hand(world), LOCK, 600, now=NOW)
+
+
+def _renew_locks(world: World) -> int:
+    return renew_locks(world.store.client, KEYS, [WID], 600.0)
 
 
 def _waiting_lock(world: World) -> None:
@@ -256,6 +260,7 @@ SCRIPTS = [
         _in_hand,
     ),
     _script("lock_drop", FREES, lambda w, _: w.claims.drop_lock(LOCK), _locked),
+    _script("keep_locks", FREES, lambda w, _: _renew_locks(w), _locked),
     _script("lead", FREES, lambda w, _: w.delayed.lead("us", term=15.0)),
     _script("resign", FREES, lambda w, _: w.delayed.resign("us"), _leading),
     _script("promote", FREES, lambda w, due: w.delayed.promote(PAST, due, token="us"), _due),

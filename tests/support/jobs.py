@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from redis import Redis
 
-from forkresque import Forkresque
+from forkresque import Forkresque, JobLock
 
 GATE_TIMEOUT = 30.0
 LONGEST_BREATHING = 180.0
@@ -85,6 +85,12 @@ def patient_gate(name: str) -> None:
 @app.job("once_gate", queue="math", on_crash="fail")
 def once_gate(name: str) -> None:
     """Be a gate that must not be begun twice."""
+    gate(name)
+
+
+@app.job("locked_gate", queue="math", plugins=[JobLock(lock_timeout=600)])
+def locked_gate(name: str) -> None:
+    """Be a gate with a lock."""
     gate(name)
 
 
