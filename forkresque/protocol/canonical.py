@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from itertools import chain
 from typing import Any, NoReturn
@@ -59,6 +60,15 @@ def reencode(value: object) -> bytes:
     """
     quick = _encode_plain(value, MAX_LEVELS)
     return _Exact("value", _Big.ROUND, None).write(value) if quick is None else quick
+
+
+def encode_as_ruby(value: object, *, name: str = "value", levels: int = MAX_LEVELS) -> bytes:
+    """Return the JSON that Ruby would write for `value`: floats stay floats, keys stay in order.
+
+    Raises InvalidArgs as `encode` does, but takes integers of any size.
+    Source: json 2.6.1 with Ruby 3.1, as run; newer ones may write large floats otherwise.
+    """
+    return _Ruby(name, _Big.KEEP, levels).write(value)
 
 
 def decode(raw: bytes, *, levels: int = MAX_LEVELS) -> Any:
@@ -171,9 +181,12 @@ class _Exact:
         if isinstance(value, list | tuple):
             self._enter("[", _items(value), "]")
         elif isinstance(value, dict):
-            self._enter("{", _fields(self._checked(value)), "}")
+            self._enter("{", self._fields(self._checked(value)), "}")
         else:
             self._out.append(self._scalar(value))
+
+    def _fields(self, values: dict[str, object]) -> Iterator[tuple[int | str, str, object]]:
+        return _fields(values, _indexes_first(values))
 
     def _enter(
         self, start: str, members: Iterator[tuple[int | str, str, object]], end: str
@@ -238,19 +251,37 @@ class _Exact:
         return InvalidArgs(message.encode("utf-8", "backslashreplace").decode())
 
 
+class _Ruby(_Exact):
+    """Writes as Ruby does where that is not as JavaScript does."""
+
+    def _fields(self, values: dict[str, object]) -> Iterator[tuple[int | str, str, object]]:
+        return _fields(values, values)
+
+    def _float(self, value: float) -> str:
+        super()._float(value)  # which refuses what is no number
+        return _ruby_number(value)
+
+
 def _items(values: list[object] | tuple[object, ...]) -> Iterator[tuple[int | str, str, object]]:
     """Yield index, text before and value of each item."""
     for index, value in enumerate(values):
         yield index, "," if index else "", value
 
 
-def _fields(values: dict[str, object]) -> Iterator[tuple[int | str, str, object]]:
-    """Yield key, text before and value of each field; array indexes first, as in JavaScript."""
-    indexes = sorted(filter(_is_index, values), key=int)
+def _fields(
+    values: dict[str, object], order: Iterable[str]
+) -> Iterator[tuple[int | str, str, object]]:
+    """Yield key, text before and value of each field."""
     lead = ""
-    for key in [*indexes, *(key for key in values if not _is_index(key))]:
+    for key in order:
         yield key, f"{lead}{_PLAIN.encode(key)}:", values[key]
         lead = ","
+
+
+def _indexes_first(keys: Iterable[str]) -> list[str]:
+    """Return the keys as JavaScript orders them: array indexes, then the others as they came."""
+    indexes = sorted(filter(_is_index, keys), key=int)
+    return [*indexes, *(key for key in keys if not _is_index(key))]
 
 
 def _is_index(key: str) -> bool:
@@ -277,6 +308,16 @@ def _number(value: float) -> str:
     if -7 < exponent < 0:
         return f"{sign}0.{'0' * (-exponent - 1)}{digits}"
     return f"{mantissa}e{exponent:+d}"
+
+
+def _ruby_number(value: float) -> str:
+    """Return a finite float as Ruby's Float#to_s does; the shortest digits are those of `repr`."""
+    if value == 0 or 1e-4 <= abs(value) < 1e15:
+        return float.__repr__(value)
+    exact = Decimal(float.__repr__(value)).normalize()
+    first, *rest = exact.as_tuple().digits
+    fraction = "".join(map(str, rest)) or "0"
+    return f"{'-' * (value < 0)}{first}.{fraction}e{exact.adjusted():+03d}"
 
 
 def _rounded(value: int) -> str:

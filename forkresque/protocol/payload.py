@@ -102,6 +102,26 @@ def stand_in(raw: bytes) -> dict[str, Any]:  # noqa: ARG001 - what could be show
     return {"class": UNREADABLE, "args": []}
 
 
+def shown(raw: bytes) -> dict[str, Any]:
+    """Return a payload decoded, for those who look; of what is no JSON object, what stands for it.
+
+    Never raises.
+    """
+    try:
+        job = decode(raw)
+    except InvalidPayload:
+        return stand_in(raw)
+    return job if isinstance(job, dict) else stand_in(raw)
+
+
+def name_of(raw: bytes) -> str:
+    """Return the name of the job in a payload, "" if there is none to read. Never raises."""
+    try:
+        return parse(raw).name
+    except InvalidPayload:
+        return ""
+
+
 def digest(raw: bytes) -> str:
     """Return what identifies equal payloads where the bytes would be too long."""
     return sha1(raw, usedforsecurity=False).hexdigest()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forkresque.errors import InvalidArgs, InvalidPayload
-from forkresque.protocol.canonical import MAX_LEVELS, decode, encode, reencode
+from forkresque.protocol.canonical import MAX_LEVELS, decode, encode, encode_as_ruby, reencode
 
 NO_TYPE = "JSON has no such type. Send a string or a number instead."
 
@@ -228,6 +228,29 @@ def test_what_was_encoded_means_the_same(value: object) -> None:
 @given(VALUES)
 def test_wrapping_a_value_so_that_it_goes_the_exact_way_changes_nothing(value: object) -> None:
     assert encode([Box(), value]) == b"[[]," + encode(value) + b"]"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([1.0, 0.1, -0.0, 123456789.5], "[1.0,0.1,-0.0,123456789.5]"),
+        ([1e14, 1e15, 1.5e15, 1e16], "[100000000000000.0,1.0e+15,1.5e+15,1.0e+16]"),
+        ([1e20, -1e21, 1.5e100], "[1.0e+20,-1.0e+21,1.5e+100]"),
+        ([1e-4, 1e-5, -1.5e-5, 1e-100], "[0.0001,1.0e-05,-1.5e-05,1.0e-100]"),
+        ([123456789012345680.0], "[1.2345678901234568e+17]"),
+        ([2**60, True, None], "[1152921504606846976,true,null]"),
+        ({"b": "é/\u2028\n", "7": []}, '{"b":"é/\u2028\\n","7":[]}'),
+    ],
+)
+def test_ruby_is_imitated_byte_for_byte(value: object, expected: str) -> None:
+    """What is expected was written by Ruby 3.1 with json 2.6.1."""
+    assert encode_as_ruby(value) == expected.encode()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {1: 2}, object()])
+def test_what_json_cannot_carry_ruby_cannot_either(value: object) -> None:
+    with pytest.raises(InvalidArgs, match="value"):
+        encode_as_ruby(value)
 
 
 def test_reencoding_rounds_integers_as_javascript_does() -> None:
