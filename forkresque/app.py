@@ -58,14 +58,17 @@ class Job(Generic[P, R]):
         )
 
     def enqueue_in(self, delay: Duration, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Put a call on the job's queue after `delay`, in seconds or as a timedelta."""
-        bound = self.definition.bind(args, kwargs)
-        return self._app.queue.enqueue_in(delay, self.definition.queue, self.name, bound)
+        """Put a call on the job's queue after `delay`, in seconds or as a timedelta.
+
+        Equal calls for one second are as many jobs; see `Queue.enqueue_at` for `unique` ones.
+        """
+        queue, bound = self._app.queue, self.definition.bind(args, kwargs)
+        return queue.enqueue_in(delay, self.definition.queue, self.name, bound, unique=False)
 
     def enqueue_at(self, moment: Moment, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Put a call on the job's queue at a moment: epoch seconds, or a datetime with a zone."""
-        bound = self.definition.bind(args, kwargs)
-        return self._app.queue.enqueue_at(moment, self.definition.queue, self.name, bound)
+        queue, bound = self._app.queue, self.definition.bind(args, kwargs)
+        return queue.enqueue_at(moment, self.definition.queue, self.name, bound, unique=False)
 
     def using(self, *, queue: str | None = None, front: bool = False) -> "Job[P, R]":
         """Return this job for another queue, or for its head; the application's own stays.

@@ -67,7 +67,7 @@ class UnknownJob(ForkresqueError):
 
 
 class AlreadyScheduled(ForkresqueError):
-    """An equal job waits for the same second already (asked for with `unique=True`)."""
+    """An equal job waits for the same second already, as `unique` forbids."""
 
 
 class JobLost(ForkresqueError):

@@ -7,13 +7,14 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
 from forkresque.connection import Connectable, Connection
 from forkresque.errors import (
+    AlreadyScheduled,
     ConfigError,
     EnqueueUnknown,
     InvalidArgs,
@@ -26,6 +27,7 @@ from forkresque.policy.backoff import Backoff
 from forkresque.protocol.connection import Client
 from forkresque.protocol.payload import PAYLOAD_LIMIT_BYTES, encode_job
 from forkresque.protocol.script import Call, Scalar
+from forkresque.protocol.spellings import Sought
 from forkresque.protocol.store import Ack, Request, Requests, Store
 
 ENQUEUE_TIMEOUT = 5.0  # seconds for which an enqueue is tried again before it raises
@@ -58,6 +60,16 @@ def epoch(moment: Moment) -> float:
     return value
 
 
+def listed(args: object) -> list[Any] | tuple[Any, ...]:
+    """Return a job's arguments; what is no list and no tuple is the only one, as in node-resque."""
+    return args if isinstance(args, list | tuple) else [args]
+
+
+def due_second(moment: Moment) -> int:
+    """Return the second at which what is to happen at `moment` is due: never early."""
+    return max(0, math.ceil(epoch(moment)))
+
+
 class Producer:
     """Puts jobs on the queues of one namespace; `connection` is what `Connection.of` takes.
 
@@ -84,73 +96,94 @@ class Producer:
         self,
         queue: str,
         name: str,
-        args: Sequence[object] = (),
+        args: object = (),
         *,
         front: bool = False,
         request_id: str | None = None,
     ) -> bool:
         """Put a job on `queue`, and return True once Redis has it; False if a plugin vetoed.
 
-        Raises InvalidArgs for what JSON cannot carry, RedisUnavailable when nothing was stored,
-        and EnqueueUnknown when the answer got lost; its `request_id` makes asking again safe. With
-        one no plugin is asked again.
+        `args` are a list or a tuple; anything else is the only argument, as in node-resque. Raises
+        InvalidArgs for what JSON cannot carry, RedisUnavailable when nothing was stored, and
+        EnqueueUnknown when the answer got lost; its `request_id` makes asking again safe. With one
+        no plugin is asked again.
         """
         payload = self._payload(queue, name, args)
-        definition = self._jobs.get(name)
-        if definition is None or definition.hooks is None:
-            self._push(queue, payload, request_id, front=front)
+        push = partial(self._push, queue, payload, request_id, front=front)
+        hooks = self._hooks(name)
+        if hooks is None:
+            push()
             return True
-        return _enqueue_within(
-            definition.hooks,
-            self._context(queue, name, payload),
-            partial(self._push, queue, payload, request_id, front=front),
-            asked=request_id is not None,
-        )
+        context = self._context(queue, name, payload)
+        return _enqueue_within(hooks, context, push, asked=request_id is not None)
 
     def enqueue_in(
         self,
         delay: Duration,
         queue: str,
         name: str,
-        args: Sequence[object] = (),
+        args: object = (),
         *,
-        unique: bool = False,
+        suppress_duplicate_task_error: bool = False,
+        unique: bool = True,
         request_id: str | None = None,
     ) -> bool:
-        """Put a job on `queue` when `delay` has passed by Redis' clock; never early.
-
-        With `unique` an equal job for the same second raises AlreadyScheduled, as in node-resque.
-        """
-        due = self._retrying(self.store.clock.now) + seconds(delay)
-        return self.enqueue_at(due, queue, name, args, unique=unique, request_id=request_id)
+        """Put a job on `queue` when `delay` has passed by Redis' clock; see `enqueue_at`."""
+        return self.enqueue_at(
+            self._retrying(self.store.clock.now) + seconds(delay),
+            queue,
+            name,
+            args,
+            suppress_duplicate_task_error=suppress_duplicate_task_error,
+            unique=unique,
+            request_id=request_id,
+        )
 
     def enqueue_at(
         self,
         moment: Moment,
         queue: str,
         name: str,
-        args: Sequence[object] = (),
+        args: object = (),
         *,
-        unique: bool = False,
+        suppress_duplicate_task_error: bool = False,
+        unique: bool = True,
         request_id: str | None = None,
     ) -> bool:
-        """Put a job on `queue` at `moment`, rounded up to a whole second; see `enqueue_in`."""
+        """Put a job on `queue` at `moment`, rounded up to a whole second: never early.
+
+        An equal job at that second, by whichever client, raises AlreadyScheduled as in node-resque,
+        or with `suppress_duplicate_task_error` makes this return False; without `unique` there may
+        be several, as in Ruby. No plugin is asked.
+        """
         payload = self._payload(queue, name, args)
-        second = max(0, math.ceil(epoch(moment)))
-        self._send(
-            lambda request: self.store.enqueue_at(second, payload, request=request, unique=unique),
-            request_id,
-        )
+        spellings = Sought(queue, name, listed(args)).delayed() if unique else ()
+        second = due_second(moment)
+        try:
+            self._send(
+                lambda request: self.store.enqueue_at(
+                    second, payload, request=request, unique=unique, spellings=spellings
+                ),
+                request_id,
+            )
+        except AlreadyScheduled:
+            if not suppress_duplicate_task_error:
+                raise
+            return False
         return True
 
     # -- asking until there is an answer -----------------------------------------------------
 
-    def _payload(self, queue: str, name: str, args: Sequence[object]) -> bytes:
+    def _hooks(self, name: str) -> Hooks | None:
+        definition = self._jobs.get(name)
+        return None if definition is None else definition.hooks
+
+    def _payload(self, queue: str, name: str, args: object) -> bytes:
         try:
             check_queue_name(queue)
         except ConfigError as error:
             raise InvalidArgs(str(error), hint=error.hint) from error
-        payload = encode_job(queue, name, args, allow_bigint=self._allow_bigint)
+        payload = encode_job(queue, name, listed(args), allow_bigint=self._allow_bigint)
         if len(payload) > PAYLOAD_LIMIT_BYTES:
             raise InvalidArgs(
                 f"the arguments of {name} take {len(payload)} bytes, at most "
@@ -178,21 +211,20 @@ class Producer:
 
     def _send(self, send: Callable[[Request], T], request_id: str | None) -> T:
         """Ask with one request until Redis answers or patience ends."""
-        if request_id is None:
-            request = self._local.requests().next()
-        else:
-            try:
-                request = Request.parse(request_id)
-            except ValueError:
-                raise InvalidArgs(
-                    f"{request_id!r} is no request id", hint="give that of an EnqueueUnknown"
-                ) from None
+        request = self._local.requests().next() if request_id is None else _parsed(request_id)
         try:
-            return self._retrying(lambda: send(request))
-        except RedisUnavailable as error:
-            if not error.sent and request_id is None:
-                raise
+            return self._ask(lambda: send(request), request, known=request_id is not None)
+        except EnqueueUnknown:
             self._local.retire()
+            raise
+
+    def _ask(self, ask: Callable[[], T], request: Request, *, known: bool) -> T:
+        """Ask until Redis answers. Without an answer, one who may know the request is told it."""
+        try:
+            return self._retrying(ask)
+        except RedisUnavailable as error:
+            if not error.sent and not known:
+                raise
             raise EnqueueUnknown(
                 f"the job may or may not be stored: {error}",
                 request_id=str(request),
@@ -213,6 +245,15 @@ class Producer:
                 if time.monotonic() + pause > deadline:
                     raise
                 threading.Event().wait(pause)
+
+
+def _parsed(request_id: str) -> Request:
+    try:
+        return Request.parse(request_id)
+    except ValueError:
+        raise InvalidArgs(
+            f"{request_id!r} is no request id", hint="give that of an EnqueueUnknown"
+        ) from None
 
 
 def _enqueue_within(

@@ -33,9 +33,9 @@ class Order:
     def send(self, queue: Queue) -> bool:
         """Enqueue it once; return False if a plugin vetoes."""
         if self.at is not None:
-            return queue.enqueue_at(self.at, self.queue, self.job, self.args)
+            return queue.enqueue_at(self.at, self.queue, self.job, self.args, unique=False)
         if self.delay is not None:
-            return queue.enqueue_in(self.delay, self.queue, self.job, self.args)
+            return queue.enqueue_in(self.delay, self.queue, self.job, self.args, unique=False)
         return queue.enqueue(self.queue, self.job, self.args, front=self.front)
 
     def __str__(self) -> str:

@@ -96,11 +96,18 @@ class Store:
         _refuse_bad_key(answer)
 
     def enqueue_at(
-        self, second: int, payload: bytes, *, request: Request, unique: bool = False
+        self,
+        second: int,
+        payload: bytes,
+        *,
+        request: Request,
+        unique: bool = False,
+        spellings: Sequence[bytes] = (),
     ) -> None:
         """Keep `payload` until `second`. See lua/enqueue_at.lua.
 
-        Raises AlreadyScheduled if it is to be `unique` and an equal one waits for that second.
+        Raises AlreadyScheduled if it is to be `unique` and an equal one waits for that second, in
+        these bytes or in one of the other `spellings`.
         """
         answer = self._put(
             load("enqueue_at").pack(
@@ -108,6 +115,7 @@ class Store:
                 schedule=self.keys.schedule(),
                 timestamps=self.keys.timestamps(payload),
                 producer=self.keys.producer(request.producer),
+                twin=[self.keys.timestamps(other) for other in spellings if other != payload],
                 payload=payload,
                 second=second,
                 unique="1" if unique else "",
@@ -117,7 +125,10 @@ class Store:
         )
         _refuse_bad_key(answer)
         if answer[0] == b"EXISTS":
-            raise AlreadyScheduled(f"an equal job is scheduled for second {second} already")
+            raise AlreadyScheduled(
+                f"Job already enqueued at this time with same arguments: second {second}",
+                hint="pass unique=False to have both, or suppress_duplicate_task_error=True",
+            )
 
     def requeue_failed(self, entry: bytes, payload: bytes, queue: str, *, request: Request) -> bool:
         """Put a failed job back on `queue`; return False if its record is gone."""

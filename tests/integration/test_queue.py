@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from forkresque import Forkresque
 from forkresque.errors import AlreadyScheduled, BadKey, InvalidArgs, RedisRefused
 from forkresque.protocol.connection import Client, RedisClock, Target
 from forkresque.protocol.failure import failure_entry
@@ -84,7 +85,7 @@ def test_a_queue_name_that_some_resque_cannot_read_is_refused(
     assert redis.dbsize() == 0
 
 
-@pytest.mark.parametrize("args", [[math.nan], [math.inf], [{1: 2}], [2**60], [object()], "text"])
+@pytest.mark.parametrize("args", [[math.nan], [math.inf], [{1: 2}], [2**60], [object()]])
 def test_arguments_that_json_cannot_carry_are_refused(
     queue: Queue, redis: Redis, args: Any
 ) -> None:
@@ -92,6 +93,14 @@ def test_arguments_that_json_cannot_carry_are_refused(
         queue.enqueue("math", "add", args)
 
     assert redis.dbsize() == 0
+
+
+@pytest.mark.parametrize("only", [1, "a", None, {"b": 2}, False])
+def test_what_is_no_list_is_the_only_argument(queue: Queue, only: object) -> None:
+    queue.enqueue("math", "add", only)
+    queue.enqueue("math", "add", (only,))
+
+    assert [json.loads(raw)["args"] for raw in queue.peek("math")] == [[only], [only]]
 
 
 def test_big_integers_pass_where_they_are_allowed(client: Client) -> None:
@@ -211,16 +220,79 @@ def test_what_is_no_length_of_time_is_refused(queue: Queue, redis: Redis, delay:
     assert redis.dbsize() == 0
 
 
-def test_a_unique_job_is_scheduled_once_for_a_second(queue: Queue) -> None:
-    queue.enqueue_at(1_000, "math", "add", [1], unique=True)
-
-    with pytest.raises(AlreadyScheduled, match="1000"):
-        queue.enqueue_at(999.5, "math", "add", [1], unique=True)
-    queue.enqueue_at(1_000, "math", "add", [2], unique=True)
-    queue.enqueue_at(1_001, "math", "add", [1], unique=True)
+def test_an_equal_job_is_scheduled_once_for_a_second(queue: Queue) -> None:
     queue.enqueue_at(1_000, "math", "add", [1])
 
+    with pytest.raises(
+        AlreadyScheduled, match="Job already enqueued at this time with same arguments: second 1000"
+    ):
+        queue.enqueue_at(999.5, "math", "add", [1.0])
+    queue.enqueue_at(1_000, "math", "add", [2])
+    queue.enqueue_at(1_000, "other", "add", [1])
+    queue.enqueue_at(1_001, "math", "add", [1])
+
     assert queue.delayed_count() == 4
+
+
+def test_a_second_equal_job_can_be_passed_over_in_silence(queue: Queue) -> None:
+    for wanted in (True, False):
+        stored = queue.enqueue_at(1_000, "math", "add", 1, suppress_duplicate_task_error=True)
+        assert stored is wanted
+
+    assert queue.delayed_count() == 1
+
+
+def test_equal_jobs_can_be_allowed(queue: Queue) -> None:
+    for _ in range(3):
+        assert queue.enqueue_at(1_000, "math", "add", [1], unique=False)
+
+    assert queue.delayed_count() == 3
+
+
+def test_a_delayed_job_of_ruby_is_an_equal_job(queue: Queue, redis: Redis) -> None:
+    for args in ("[1]", "[1.0]", "[1.0e+20]"):
+        raw = f'{{"class":"add","args":{args},"queue":"math"}}'.encode()
+        redis.rpush(KEYS.delayed(1_000), raw)
+        redis.sadd(KEYS.timestamps(raw), "delayed:1000")
+
+    for same in (1, 1.0, 1e20):
+        with pytest.raises(AlreadyScheduled):
+            queue.enqueue_at(1_000, "math", "add", [same])
+    assert queue.enqueue_at(1_000, "math", "add", [2])
+
+
+def test_a_set_of_another_type_under_the_other_spelling_is_no_hindrance(
+    queue: Queue, redis: Redis
+) -> None:
+    redis.set(KEYS.timestamps(b'{"class":"add","args":[1],"queue":"math"}'), "text")
+
+    assert queue.enqueue_at(1_000, "math", "add", [1])
+
+
+def test_many_at_once_schedule_one_equal_job(server: Server) -> None:
+    start = threading.Barrier(8, timeout=5.0)
+
+    def schedule(_: int) -> bool:
+        with closing(Target(server.url).client()) as client:
+            queue = Queue(Over(client, KEYS))
+            queue.queues()
+            start.wait()
+            return queue.enqueue_at(1_000, "math", "add", 1, suppress_duplicate_task_error=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(schedule, range(8))) == [False] * 7 + [True]
+
+
+def test_a_job_of_an_application_may_be_scheduled_twice_for_a_second(server: Server) -> None:
+    app = Forkresque(server.url)
+
+    @app.job("add", queue="math")
+    def add(number: int) -> None: ...
+
+    with closing(app.queue.store.client):
+        for _ in range(2):
+            assert add.enqueue_at(1_000, 1)
+        assert app.queue.delayed_count() == 2
 
 
 # -- looking around ----------------------------------------------------------------------------
