@@ -16,6 +16,8 @@ class Connection:
     first question. Raises ConfigError for an address that cannot be used.
     """
 
+    scan_count: int = 1000  # keys that Redis looks at in one step of a search
+
     def __init__(
         self,
         url: str | None = None,

@@ -3,9 +3,17 @@
 What node-resque's Queue can do, by the same names. Safe to use from any number of threads.
 """
 
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
 from forkresque.errors import InvalidArgs
-from forkresque.producer import Producer
+from forkresque.producer import Producer, listed
+from forkresque.protocol.backlog import Backlog
 from forkresque.protocol.failure import Failure, parse_failure
+from forkresque.protocol.locks import all_locks, delete_lock
+from forkresque.protocol.payload import name_of
+from forkresque.protocol.spellings import Sought
 from forkresque.protocol.store import check_server
 
 
@@ -22,6 +30,10 @@ class Queue(Producer):
     def end(self) -> None:
         """Close all connections. The next question opens one again."""
         self.store.client.close()
+
+    @cached_property
+    def _backlog(self) -> Backlog:
+        return Backlog(self.store.client, self.store.keys)
 
     # -- waiting jobs ------------------------------------------------------------------------
 
@@ -41,6 +53,47 @@ class Queue(Producer):
     def peek(self, queue: str, start: int = 0, stop: int = -1) -> list[bytes]:
         """Return the payloads from `start` to `stop`, both included, without taking them."""
         return self.store.peek(queue, start, stop)
+
+    def queued(self, queue: str, start: int = 0, stop: int = -1) -> list[dict[str, Any]]:
+        """Return the jobs from `start` to `stop`, both included, decoded.
+
+        In place of what cannot be decoded comes a job called "(unreadable payload)".
+        """
+        return self._backlog.shown(queue, start, stop)
+
+    def delete(self, queue: str, name: str, args: object = (), count: int = 0) -> int:
+        """Delete jobs equal to this one from `queue`; return how many there were. node's `del`.
+
+        At most `count`, those nearest to the head, or to the tail if it is negative; 0 for all.
+        Equal are a job's name and arguments in whichever spelling, Ruby's among them, and its queue
+        if it names one. To find all, or more than node's and Ruby's own spellings, costs a look at
+        the whole queue.
+        """
+        gone = self._backlog.delete(Sought(queue, name, listed(args)), count)
+        self._tell_of_deleted(queue, gone)
+        return gone.total()
+
+    def delete_by_function(self, queue: str, name: str, start: int = 0, stop: int = -1) -> int:
+        """Delete the jobs called `name` among those from `start` to `stop`; return how many.
+
+        Unlike node-resque this leaves equal jobs outside of that stretch alone.
+        """
+        gone = self._backlog.delete_named(queue, name, start, stop)
+        self._tell_of_deleted(queue, gone)
+        return gone.total()
+
+    def delete_queue(self, queue: str) -> None:
+        """Delete a queue and all jobs that wait in it."""
+        hooked = any(job.hooks and job.hooks.at_delete for job in self._jobs.values())
+        self._tell_of_deleted(queue, self._backlog.delete_queue(queue, tell=hooked))
+
+    def _tell_of_deleted(self, queue: str, payloads: Iterable[bytes]) -> None:
+        """Tell the plugins of deleted jobs, of each once."""
+        for payload in dict.fromkeys(payloads):
+            name = name_of(payload)
+            hooks = self._hooks(name)
+            if hooks is not None and hooks.at_delete:
+                hooks.after_delete(self._context(queue, name, payload))
 
     # -- delayed jobs ------------------------------------------------------------------------
 
@@ -80,3 +133,21 @@ class Queue(Producer):
     # -- workers -----------------------------------------------------------------------------
 
     # -- locks and numbers -------------------------------------------------------------------
+
+    def locks(self) -> dict[str, str | None]:
+        """Return the locks of jobs that wait (`lock:…`) or run (`workerslock:…`), and their values.
+
+        They are called by their keys without the namespace. A value begins with the epoch second at
+        which the lock ends. Costs a look at all keys of Redis.
+        """
+        return all_locks(self.store.client, self.store.keys, page=self.connection.scan_count)
+
+    def delete_lock(self, key: str) -> int:
+        """Delete a lock by what `locks` calls it, whoever holds it; return how many there were."""
+        lock = self.store.keys.named(key)
+        if not self.store.keys.is_lock(lock):
+            raise InvalidArgs(
+                f"{key!r} is not the key of a lock",
+                hint="give one that locks() returns, such as lock:send:mail:[]",
+            )
+        return delete_lock(self.store.client, lock)

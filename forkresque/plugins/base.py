@@ -90,6 +90,7 @@ class Plugin:
     until one returns False. `after_perform` sees the job's error as `context.error`, and may clear
     it: then the job has succeeded. A plugin whose `before_perform` did not let the job pass does
     not hear of its end. `enqueue_in`, `enqueue_at`, a retry and a scheduler run no enqueue hooks.
+    `after_delete` is called once for each payload that a Queue with this job's definition deletes.
     """
 
     name: ClassVar[str] = ""  # what `plugin_options` calls it; the class' name, if empty
@@ -116,6 +117,9 @@ class Plugin:
 
     def after_enqueue(self, context: Context) -> bool | None:
         """Hear that Redis has the job. What is raised here is logged."""
+
+    def after_delete(self, context: Context) -> None:
+        """Hear that jobs like this were deleted from their queue. What is raised here is logged."""
 
     def before_perform(self, context: "Performance") -> bool | None:
         """Return False to have the job not performed."""

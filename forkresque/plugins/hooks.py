@@ -19,6 +19,7 @@ PluginLike = Plugin | type[Plugin] | str
 HOOKS = (
     "before_enqueue",
     "after_enqueue",
+    "after_delete",
     "before_perform",
     "around_perform",
     "on_failure",
@@ -87,9 +88,11 @@ class Hooks:
         self._plugins = tuple(plugins)
         self._before_enqueue = [p.before_enqueue for p in plugins if _has(p, "before_enqueue")]
         self._after_enqueue = [p.after_enqueue for p in plugins if _has(p, "after_enqueue")]
+        self._after_delete = [p.after_delete for p in plugins if _has(p, "after_delete")]
         self._around = [p.around_perform for p in plugins if _has(p, "around_perform")]
         self._on_failure = [p.on_failure for p in plugins if _has(p, "on_failure")]
         self.at_enqueue = bool(self._before_enqueue or self._after_enqueue)
+        self.at_delete = bool(self._after_delete)
 
     def may_enqueue(self, context: Context) -> bool:
         """Return False as soon as a plugin does."""
@@ -103,6 +106,14 @@ class Hooks:
                     return
             except Exception:
                 log.exception("job=%s a plugin failed after the job was enqueued", context.name)
+
+    def after_delete(self, context: Context) -> None:
+        """Tell the plugins that the job was deleted from its queue."""
+        for hook in self._after_delete:
+            try:
+                hook(context)
+            except Exception:
+                log.exception("job=%s a plugin failed after the job was deleted", context.name)
 
     def begin(self, context: Performance) -> "Begun":
         """Return what leads one job through the hooks around its performance."""

@@ -13,7 +13,8 @@ from forkresque.plugins.base import Context, Performance
 from forkresque.plugins.settings import Configured, Duration, seconds, whole_seconds
 from forkresque.protocol.canonical import reencode
 from forkresque.protocol.keys import to_bytes
-from forkresque.protocol.locks import keep_lock, take_lock
+from forkresque.protocol.locks import free_lock, keep_lock, take_lock
+from forkresque.protocol.spellings import Sought
 
 C = TypeVar("C", bound=Context)
 Key = str | bytes | Callable[[C], str | bytes] | None
@@ -110,6 +111,13 @@ class QueueLock(Configured):
         """Free the lock: another such job may wait while this one runs."""
         context.redis.command("DEL", _key(self._key, context, context.keys.queue_lock))
 
+    def after_delete(self, context: Context) -> None:
+        """Free the lock of a job that was deleted, unless an equal one waits still."""
+        lock = _key(self._key, context, context.keys.queue_lock)
+        queue = context.keys.queue(context.queue)
+        waiting = Sought(context.queue, context.name, context.args).waiting()
+        free_lock(context.redis, lock, queue, [*waiting, context.payload], brief=_UNTIL_STORED)
+
 
 class DelayQueueLock(Configured):
     """Do not enqueue a job of which an equal one is delayed, by whichever client.
@@ -123,9 +131,6 @@ class DelayQueueLock(Configured):
 
     def before_enqueue(self, context: Context) -> bool:
         """Look for the job among the delayed ones."""
-        job = context.job
-        orders = (("class", "queue", "args"), ("class", "args", "queue"))
-        known = {reencode({field: job[field] for field in order}) for order in orders}
-        known.add(context.payload)
+        known = {*Sought(context.queue, context.name, context.args).delayed(), context.payload}
         marks = sorted(map(context.keys.timestamps, known))
         return not any(context.redis.command("EXISTS", mark) for mark in marks)

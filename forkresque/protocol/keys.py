@@ -8,6 +8,7 @@ escaped, as in Resque. What begins with `fr:` is ours alone: no other client rea
 import re
 from collections.abc import Sequence
 
+_LOCKS = (b"lock:", b"workerslock:")
 _SECOND = re.compile(rb"-?[0-9]{1,18}")
 
 
@@ -37,6 +38,17 @@ class Keys:
     def _key(self, *parts: bytes) -> bytes:
         return self._prefix + b":".join(parts)
 
+    def _family(self, prefix: bytes) -> bytes:
+        return re.sub(rb"([*?\[\]\\])", rb"\\\1", self._key(prefix)) + b"*"
+
+    def named(self, name: str) -> bytes:
+        """Return any key of this namespace by its name without it."""
+        return self._key(to_bytes(name))
+
+    def name_of(self, key: bytes) -> str:
+        """Return the name of a key without the namespace."""
+        return to_text(key.removeprefix(self._prefix))
+
     # -- shared with every Resque ----------------------------------------------------------
 
     def queues(self) -> bytes:
@@ -53,7 +65,7 @@ class Keys:
 
     def delayed_family(self) -> bytes:
         """Return a pattern for SCAN that matches every `delayed`, and little else."""
-        return re.sub(rb"([*?\[\]\\])", rb"\\\1", self._key(b"delayed:")) + b"*"
+        return self._family(b"delayed:")
 
     def delayed_second(self, key: bytes) -> int | None:
         """Return the second of a key that `delayed_family` matches; None for what is no bucket."""
@@ -99,6 +111,14 @@ class Keys:
     def job_lock(self, name: str, queue: str, args: bytes) -> bytes:
         """String with a TTL: an equal job is being performed."""
         return self._key(b"workerslock", to_bytes(name), to_bytes(queue), args)
+
+    def lock_families(self) -> list[bytes]:
+        """Return patterns for SCAN that match every `queue_lock` and `job_lock`."""
+        return [self._family(prefix) for prefix in _LOCKS]
+
+    def is_lock(self, key: bytes) -> bool:
+        """Return whether a key is named as a lock is."""
+        return key.removeprefix(self._prefix).startswith(_LOCKS)
 
     def retry(self, name: str, args: bytes) -> bytes:
         """Counter with a TTL: how often a job has failed, less one. `args` as in retries.py."""

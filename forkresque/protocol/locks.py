@@ -1,15 +1,16 @@
 """Locks that do not belong to one claim: that of a job that waits, and all at their renewal.
 
-The lock of a job that waits is held by no worker: whoever begins such a job frees it. That of a
-job in hand belongs to its claim, see claims.py; here it is renewed while the job goes on.
+The lock of a job that waits is held by no worker: whoever begins or deletes such a job frees it.
+That of a job in hand belongs to its claim, see claims.py; here it is renewed while the job goes on.
+Clients see and delete locks of both kinds here.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from forkresque.errors import BadKey
-from forkresque.protocol.connection import Caller
-from forkresque.protocol.keys import Keys
+from forkresque.protocol.connection import Caller, Client
+from forkresque.protocol.keys import Keys, to_text
 from forkresque.protocol.script import load
 
 
@@ -21,6 +22,38 @@ def take_lock(caller: Caller, lock: bytes, value: bytes, seconds: int) -> bool:
 def keep_lock(caller: Caller, lock: bytes, value: bytes, seconds: int) -> bool:
     """Have the lock last `seconds` from now on, 0 to free it; False when it is not ours."""
     return _asked(caller, lock, value, seconds, take="")
+
+
+def free_lock(
+    caller: Caller, lock: bytes, queue: bytes, spellings: Sequence[bytes], *, brief: int
+) -> bool:
+    """Free a deleted job's lock if no equal job waits; not one that ends within `brief` seconds.
+
+    See lua/free_lock.lua.
+    """
+    call = load("free_lock").pack(lock=lock, queue=queue, brief=brief, spelling=spellings)
+    return bool(caller.call(call))
+
+
+def all_locks(client: Client, keys: Keys, *, page: int) -> dict[str, str | None]:
+    """Return every lock by its name without the namespace, with what it says, sorted.
+
+    None for one that has ended meanwhile or is of another type. Costs a look at all keys of Redis,
+    `page` of them a step.
+    """
+    found = sorted({key for family in keys.lock_families() for key in _scan(client, family, page)})
+    values: list[object] = []
+    for at in range(0, len(found), page):
+        values += client.attempts(*(("GET", key) for key in found[at : at + page]))
+    return {
+        keys.name_of(key): to_text(value) if isinstance(value, bytes) else None
+        for key, value in zip(found, values, strict=True)
+    }
+
+
+def delete_lock(client: Client, lock: bytes) -> int:
+    """Delete a lock, whoever holds it; return how many there were, 0 or 1."""
+    return int(client.command("DEL", lock))
 
 
 def renew_locks(caller: Caller, keys: Keys, workers: Sequence[str], term: float) -> int:
@@ -40,6 +73,15 @@ def _renewed(caller: Caller, locks: bytes, seconds: int) -> int:
         return 0
     call = load("keep_locks").pack(locks=locks, lock=list(held), seconds=seconds)
     return int(caller.call(call))
+
+
+def _scan(client: Client, pattern: bytes, page: int) -> Iterator[bytes]:
+    cursor: bytes | int = 0
+    while True:
+        cursor, found = client.command("SCAN", cursor, "MATCH", pattern, "COUNT", page)
+        yield from found
+        if not int(cursor):
+            return
 
 
 def _asked(caller: Caller, lock: bytes, value: bytes, seconds: int, *, take: str) -> bool:

@@ -169,7 +169,20 @@ RIGHTS = frozenset(
     {
         *("client|caching", "client|tracking", "del", "eval", "evalsha", "exists", "expire", "get"),
         *("hdel", "hget", "hkeys", "hlen", "hset", "incr", "info", "lindex", "llen"),
-        *("lpop", "lpush", "lrange", "lrem", "mget", "pexpire", "ping", "pttl", "rpush", "sadd"),
+        *(
+            "lpop",
+            "lpos",
+            "lpush",
+            "lrange",
+            "lrem",
+            "lset",
+            "mget",
+            "pexpire",
+            "ping",
+            "pttl",
+            "rpush",
+            "sadd",
+        ),
         *("scan", "set", "sismember", "smembers", "srem", "time", "ttl", "type", "wait", "zadd"),
         *("zmscore", "zrange", "zrangebyscore", "zrem", "zscore"),
     }

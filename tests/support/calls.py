@@ -10,12 +10,21 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any
 
+from forkresque.protocol.backlog import Backlog
 from forkresque.protocol.claims import Claimed, Outcome, WorkerId
 from forkresque.protocol.delayed import Due, Lead
-from forkresque.protocol.locks import keep_lock, renew_locks, take_lock
+from forkresque.protocol.locks import (
+    all_locks,
+    delete_lock,
+    free_lock,
+    keep_lock,
+    renew_locks,
+    take_lock,
+)
 from forkresque.protocol.payload import digest, ping
 from forkresque.protocol.registry import Held, Sign, Verdict, suspect_field
 from forkresque.protocol.script import load
+from forkresque.protocol.spellings import Sought
 from forkresque.protocol.store import Request
 from tests.support.world import (
     KEYS,
@@ -41,6 +50,7 @@ NEWCOMER = WorkerId("host", 8, ("high", "low"))
 NODE, NODE_SIGN = "node:9:*", ping("node:9", "*", 1)
 NODE_RECORD = b'{"run_at":"","queue":"high","payload":%b,"worker":"node:9"}' % RAW
 LOCK = b"resque:lock:job"
+SECOND_JOB = Sought("high", "x", [2])
 
 
 class Effect(Enum):
@@ -209,6 +219,14 @@ def _recoveries() -> list[Call]:
     ]
 
 
+def _backlog(world: World) -> Backlog:
+    return Backlog(world.client, KEYS)
+
+
+def _free_lock(world: World) -> bool:
+    return free_lock(world.client, LOCK, KEYS.queue("high"), [RAW], brief=30)
+
+
 GROWS, FREES, READS = Effect.GROWS, Effect.FREES, Effect.READS
 
 SCRIPTS = [
@@ -222,6 +240,25 @@ SCRIPTS = [
     _script(
         "enqueue_at", GROWS, lambda w, _: w.store.enqueue_at(PAST, RAW, request=Request("p", 1))
     ),
+    _script(
+        "enqueue_at",
+        GROWS,
+        lambda w, _: w.store.enqueue_at(
+            PAST, RAW, request=Request("p", 1), unique=True, spellings=[RAW, NEXT]
+        ),
+        case="among equals",
+    ),
+    _script("delete_jobs", FREES, lambda w, _: _backlog(w).delete(SECOND_JOB, 0), _queued),
+    _script(
+        "delete_jobs", FREES, lambda w, _: _backlog(w).delete(SECOND_JOB, -1), _queued, case="one"
+    ),
+    _script(
+        "delete_range", FREES, lambda w, _: _backlog(w).delete_named("high", "x", 0, -1), _queued
+    ),
+    _script(
+        "delete_queue", FREES, lambda w, _: _backlog(w).delete_queue("high", tell=True), _queued
+    ),
+    _script("free_lock", FREES, lambda w, _: _free_lock(w), _waiting_lock),
     _script(
         "requeue_failed",
         FREES,
@@ -308,6 +345,13 @@ COMMANDS = [
     _reads("LRANGE", "failed", lambda w: w.store.failed(0, -1)),
     _reads("LLEN", "failed count", lambda w: w.store.failed_count()),
     _reads("ZRANGE", "delayed count", lambda w: w.store.delayed_count()),
+    _reads("LRANGE", "queued", lambda w: _backlog(w).shown("high", 0, -1)),
+    Call(
+        "locks", READS, b"SCAN", _waiting_lock, lambda w, _: all_locks(w.store.client, KEYS, page=9)
+    ),
+    Call(
+        "delete lock", FREES, b"DEL", _waiting_lock, lambda w, _: delete_lock(w.store.client, LOCK)
+    ),
     _reads("GET", "counts", lambda w: w.store.counts()),
     _reads("SMEMBERS", "paused queues", lambda w: w.store.paused_queues()),
     _reads("GET", "all paused", lambda w: w.store.all_paused()),
