@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from forkresque.errors import InvalidArgs
-from forkresque.producer import Producer, listed
+from forkresque.producer import Moment, Producer, due_second, listed
+from forkresque.protocol.agenda import Agenda, DelayedAt
 from forkresque.protocol.backlog import Backlog
 from forkresque.protocol.failure import Failure, parse_failure
 from forkresque.protocol.locks import all_locks, delete_lock
@@ -34,6 +35,10 @@ class Queue(Producer):
     @cached_property
     def _backlog(self) -> Backlog:
         return Backlog(self.store.client, self.store.keys)
+
+    @cached_property
+    def _agenda(self) -> Agenda:
+        return Agenda(self.store.client, self.store.keys)
 
     # -- waiting jobs ------------------------------------------------------------------------
 
@@ -100,6 +105,33 @@ class Queue(Producer):
     def delayed_count(self) -> int:
         """Return how many jobs wait for their second."""
         return self.store.delayed_count()
+
+    def timestamps(self) -> list[int]:
+        """Return the seconds at which something is due, as epoch seconds, sorted."""
+        return self._agenda.seconds()
+
+    def delayed_at(self, moment: Moment) -> DelayedAt:
+        """Return the jobs that are due at `moment`, decoded, and its second."""
+        return self._agenda.at(due_second(moment))
+
+    def all_delayed(self) -> dict[int, list[dict[str, Any]]]:
+        """Return all delayed jobs, decoded, by their second. They may be many."""
+        return {second: tasks for tasks, second in self._agenda.all()}
+
+    def scheduled_at(self, queue: str, name: str, args: object = ()) -> list[int]:
+        """Return the epoch seconds at which jobs equal to this one are due, sorted.
+
+        See `delete` for what is equal. If there are none in node's or Ruby's own spelling, this
+        costs a look at all delayed jobs.
+        """
+        return self._agenda.scheduled(Sought(queue, name, listed(args)))
+
+    def delete_delayed(self, queue: str, name: str, args: object = ()) -> list[int]:
+        """Delete the delayed jobs equal to this one; return the epoch seconds, sorted.
+
+        See `delete` for what is equal. It costs a look at all delayed jobs.
+        """
+        return self._agenda.delete(Sought(queue, name, listed(args)))
 
     # -- failed jobs -------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any
 
+from forkresque.protocol.agenda import Agenda
 from forkresque.protocol.backlog import Backlog
 from forkresque.protocol.claims import Claimed, Outcome, WorkerId
 from forkresque.protocol.delayed import Due, Lead
@@ -223,6 +224,10 @@ def _backlog(world: World) -> Backlog:
     return Backlog(world.client, KEYS)
 
 
+def _agenda(world: World) -> Agenda:
+    return Agenda(world.client, KEYS)
+
+
 def _free_lock(world: World) -> bool:
     return free_lock(world.client, LOCK, KEYS.queue("high"), [RAW], brief=30)
 
@@ -258,6 +263,7 @@ SCRIPTS = [
     _script(
         "delete_queue", FREES, lambda w, _: _backlog(w).delete_queue("high", tell=True), _queued
     ),
+    _script("delete_delayed", FREES, lambda w, _: _agenda(w).delete(SECOND_JOB), _due),
     _script("free_lock", FREES, lambda w, _: _free_lock(w), _waiting_lock),
     _script(
         "requeue_failed",
@@ -346,6 +352,10 @@ COMMANDS = [
     _reads("LLEN", "failed count", lambda w: w.store.failed_count()),
     _reads("ZRANGE", "delayed count", lambda w: w.store.delayed_count()),
     _reads("LRANGE", "queued", lambda w: _backlog(w).shown("high", 0, -1)),
+    _reads("ZRANGE", "seconds", lambda w: _agenda(w).seconds()),
+    _reads("LRANGE", "due at", lambda w: _agenda(w).at(PAST)),
+    _reads("ZRANGE", "all delayed", lambda w: list(_agenda(w).all())),
+    _reads("SMEMBERS", "scheduled", lambda w: _agenda(w).scheduled(SECOND_JOB)),
     Call(
         "locks", READS, b"SCAN", _waiting_lock, lambda w, _: all_locks(w.store.client, KEYS, page=9)
     ),
