@@ -1,4 +1,4 @@
-"""Put jobs on queues: now, later. Safe to use from any number of threads.
+"""Put jobs on queues: now, later, in bulk. Safe to use from any number of threads.
 
 Every request carries an id, so that asking again after a lost answer adds nothing twice.
 """
@@ -7,16 +7,19 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
+from forkresque.bulk import Job, Portion, portions
 from forkresque.connection import Connectable, Connection
 from forkresque.errors import (
     AlreadyScheduled,
     ConfigError,
     EnqueueUnknown,
+    ForkresqueError,
     InvalidArgs,
     RedisUnavailable,
 )
@@ -172,6 +175,29 @@ class Producer:
             return False
         return True
 
+    def bulk(self, jobs: Iterable[Job], *, request_id: str | None = None) -> int:
+        """Put many jobs on their queues, in their order; return how many plugins did not veto.
+
+        Each is a queue, a name and arguments. They go in portions of up to 1000, each of which is
+        stored as a whole or not at all; a job with plugins is a portion of its own. Raises what
+        `enqueue` does, with a note how many jobs were done. After an EnqueueUnknown asking again
+        with its `request_id` and the very same jobs goes on where that was, and counts from there.
+        """
+        begun = None if request_id is None else _parsed(request_id)
+        first = begun or Requests().next()
+        parts = portions(jobs, encode=self._payload, hooked=lambda name: bool(self._hooks(name)))
+        done = stored = 0
+        try:
+            for number, portion in enumerate(parts, start=1):
+                if number >= first.sequence:
+                    request = replace(first, sequence=number)
+                    stored += self._put(portion, request, again=request == begun)
+                done += portion.size
+        except ForkresqueError as error:
+            error.add_note(f"the first {done} jobs of this bulk were done before")
+            raise
+        return stored
+
     # -- asking until there is an answer -----------------------------------------------------
 
     def _hooks(self, name: str) -> Hooks | None:
@@ -208,6 +234,21 @@ class Producer:
             now=lambda: self._retrying(self.store.clock.now),
             queues=lambda: self,
         )
+
+    def _put(self, portion: Portion, request: Request, *, again: bool) -> int:
+        """Store one portion of a bulk; return how many jobs of it were not vetoed."""
+
+        def send() -> None:
+            ask = partial(self.store.bulk, portion.queues, request=request)
+            self._ask(ask, request, known=again or request.sequence > 1)
+
+        hooks = self._hooks(portion.alone)
+        if hooks is None:
+            send()
+            return portion.size
+        queue, payload = portion.first
+        context = self._context(queue, portion.alone, payload)
+        return int(_enqueue_within(hooks, context, send, asked=again))
 
     def _send(self, send: Callable[[Request], T], request_id: str | None) -> T:
         """Ask with one request until Redis answers or patience ends."""

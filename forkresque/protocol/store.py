@@ -5,7 +5,7 @@ only looks around (sizes, pages of a list) is here too.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
@@ -16,7 +16,7 @@ from forkresque.errors import AlreadyScheduled, BadKey, RedisRefused, RedisUnava
 from forkresque.protocol.connection import Client, RedisClock
 from forkresque.protocol.keys import Keys, second_of, to_text
 from forkresque.protocol.registry import PROTOCOL, newer_protocol
-from forkresque.protocol.script import Call, load
+from forkresque.protocol.script import Call, Scalar, load
 
 REMEMBER_REQUESTS = 600  # seconds for which a request sent again adds nothing
 ACK_TIMEOUT_MS = 1000  # for a replica or the disk, before the request is sent again
@@ -91,6 +91,23 @@ class Store:
                 sequence=request.sequence,
                 remember=REMEMBER_REQUESTS,
                 front="1" if front else "",
+            )
+        )
+        _refuse_bad_key(answer)
+
+    def bulk(self, jobs: Mapping[str, Sequence[bytes]], *, request: Request) -> None:
+        """Put payloads on each of several queues, at most 1000 in all, once. See lua/bulk.lua."""
+        words: list[Scalar] = []
+        for name, payloads in jobs.items():
+            words += (name, len(payloads), *payloads)
+        answer = self._put(
+            load("bulk").pack(
+                queues=self.keys.queues(),
+                producer=self.keys.producer(request.producer),
+                queue=[self.keys.queue(name) for name in jobs],
+                sequence=request.sequence,
+                remember=REMEMBER_REQUESTS,
+                name_and_count_and_payloads=words,
             )
         )
         _refuse_bad_key(answer)

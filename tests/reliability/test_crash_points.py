@@ -20,6 +20,7 @@ import pytest
 from redis import Redis
 
 from forkresque import Forkresque
+from forkresque.bulk import Job
 from forkresque.errors import RedisUnavailable
 from forkresque.jobs import Definition
 from forkresque.protocol import script
@@ -268,6 +269,19 @@ def schedule_again(stage: Stage) -> None:
 def is_scheduled(stage: Stage) -> None:
     assert stage.redis.zrange(KEYS.schedule(), 0, -1, withscores=True) == [(b"1000", 1000.0)]
     assert stage.redis.smembers(KEYS.timestamps(job(1))) == {b"delayed:1000"}
+
+
+def many(queue: Queue) -> int:
+    jobs: list[Job] = [("high", "x", [number]) for number in range(1, 6)]
+    return queue.bulk([*jobs, ("low", "x", [6])], request_id="producer:1")
+
+
+def bulk_once(target: Target, told: Told) -> None:
+    told(many(Actor(target).queue))
+
+
+def bulk_again(stage: Stage) -> None:
+    many(Queue(Over(stage.world.client, KEYS)))
 
 
 def forget_scripts(stage: Stage) -> None:
@@ -716,6 +730,7 @@ def is_worked_off(stage: Stage) -> None:
 
 # -- all of them ---------------------------------------------------------------------------------
 
+LAST_OF_BULK = b'{"class":"x","queue":"low","args":[6]}'
 MANY = [job(number) for number in range(1, 111)]
 WORKED_OFF = End({FAILED: [BOOM]}, processed=3, failed=1)
 BACK = End({QUEUE: [RAW, NEXT]})
@@ -730,7 +745,8 @@ SCENARIOS = [
         End({QUEUE: [job(1)]}),
         arrange=forget_scripts,
     ),
-    Scenario("bulk", produce(5), produce_again(5), End({QUEUE: MANY[:5]})),
+    Scenario("one after another", produce(5), produce_again(5), End({QUEUE: MANY[:5]})),
+    Scenario("bulk", bulk_once, bulk_again, End({QUEUE: MANY[:5], LOW: [LAST_OF_BULK]})),
     Scenario(
         "enqueue_at", schedule_once, schedule_again, End({BUCKET: [job(1)]}), check=is_scheduled
     ),

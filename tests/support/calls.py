@@ -253,6 +253,11 @@ SCRIPTS = [
         ),
         case="among equals",
     ),
+    _script(
+        "bulk",
+        GROWS,
+        lambda w, _: w.store.bulk({"high": [RAW], "low": [NEXT]}, request=Request("p", 1)),
+    ),
     _script("delete_jobs", FREES, lambda w, _: _backlog(w).delete(SECOND_JOB, 0), _queued),
     _script(
         "delete_jobs", FREES, lambda w, _: _backlog(w).delete(SECOND_JOB, -1), _queued, case="one"

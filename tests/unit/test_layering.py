@@ -27,6 +27,7 @@ RANKS = {
     "plugins": 3,
     "connection": 3,
     "jobs": 4,
+    "bulk": 4,
     "aftermath": 5,
     "producer": 5,
     "queue": 6,
