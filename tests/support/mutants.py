@@ -15,6 +15,10 @@ CONTRACTS = "tests/integration/test_contracts.py"
 SCRIPTS = "tests/integration/test_scripts.py"
 RESENDS = "tests/integration/test_dropped_replies.py"
 QUEUE = "tests/integration/test_queue.py"
+BULK = "tests/integration/test_queue_bulk.py"
+WAITING = "tests/integration/test_queue_waiting.py"
+DELAYED = "tests/integration/test_queue_delayed.py"
+LOCKS = "tests/integration/test_queue_locks.py"
 VERDICTS = "tests/unit/test_verdicts.py"
 MASTERS = "tests/processes/test_master_death.py"
 DRAIN = "tests/reliability/test_drain.py"
@@ -376,6 +380,83 @@ MUTANTS = [
         (SCRIPTS, "a_delayed_job_is_in_its_bucket_the_schedule_and_the_set_of_its_seconds"),
     ),
     Mutant(
+        "enqueue_at looks at its own spelling only",
+        "protocol/lua/enqueue_at.lua",
+        'if redis.pcall("SISMEMBER", KEYS[i], mark) == 1 then return {"EXISTS"} end',
+        'redis.pcall("SISMEMBER", KEYS[i], mark)',
+        (QUEUE, "a_delayed_job_of_ruby_is_an_equal_job"),
+    ),
+    Mutant(
+        "bulk forgets its requests",
+        "protocol/lua/bulk.lua",
+        'redis.call("SET", producer, sequence, "EX", remember)\n',
+        'redis.call("EXISTS", producer)\n',
+        (BULK, "a_lost_answer_doubles_and_loses_nothing"),
+    ),
+    Mutant(
+        "a bulk stores a part of a portion",
+        "protocol/lua/bulk.lua",
+        '  if not fits(KEYS[i], "list") then return {"BADKEY", KEYS[i]} end\n',
+        "",
+        (BULK, "a_portion_for_a_wrong_type_is_not_stored_at_all"),
+    ),
+    Mutant(
+        "a bulk that goes on asks a plugin again",
+        "producer.py",
+        "again=request == begun",
+        "again=False",
+        (BULK, "a_bulk_that_goes_on_asks_no_plugin_again"),
+    ),
+    Mutant(
+        "a queue is walked from its head",
+        "protocol/backlog.py",
+        "            page = self._range(queue, stop - PAGE + 1, stop)\n",
+        "            page = self._range(queue, -stop - 1, -stop + PAGE - 2)\n",
+        (WAITING, "no_job_is_passed_over_while_others_come_and_go"),
+    ),
+    Mutant(
+        "deleting from the tail deletes from the head",
+        "protocol/lua/delete_jobs.lua",
+        "tonumber(count) < 0 and -1 or 1",
+        "1",
+        (WAITING, "so_many_are_deleted_from_the_head_or_from_the_tail"),
+    ),
+    Mutant(
+        "a deleted delayed job leaves its mark",
+        "protocol/lua/delete_delayed.lua",
+        '  if marked then redis.call("SREM", timestamps, "delayed:" .. second) end\n',
+        "",
+        (DELAYED, "deleting_the_only_delayed_job_leaves_an_empty_redis"),
+    ),
+    Mutant(
+        "a deleted delayed job leaves its second",
+        "protocol/lua/delete_delayed.lua",
+        '  if scheduled and kind(bucket) == "none" then redis.call("ZREM", schedule, second) end\n',
+        "",
+        (DELAYED, "deleting_the_only_delayed_job_leaves_an_empty_redis"),
+    ),
+    Mutant(
+        "a lock is freed while an equal job waits",
+        "protocol/lua/free_lock.lua",
+        'if redis.call("LPOS", queue, ARGV[i]) then return 0 end',
+        'redis.call("LPOS", queue, ARGV[i])',
+        (LOCKS, "a_lock_stays_while_an_equal_job_waits"),
+    ),
+    Mutant(
+        "the lock of a job on its way is freed",
+        "protocol/lua/free_lock.lua",
+        "if left >= 0 and left <= tonumber(brief) then return 0 end\n",
+        "",
+        (LOCKS, "the_lock_of_a_job_on_its_way_is_left_alone"),
+    ),
+    Mutant(
+        "True is the number 1",
+        "protocol/spellings.py",
+        "isinstance(left, bool) is not isinstance(right, bool) or left != right",
+        "left != right",
+        ("tests/unit/test_spellings.py", "different_values_are_not_the_same"),
+    ),
+    Mutant(
         "requeue_failed puts back what is gone",
         "protocol/lua/requeue_failed.lua",
         'if redis.call("LREM", failed, 1, entry) == 0 then return {"MOVED"} end\n',
@@ -478,16 +559,16 @@ MUTANTS = [
     ),
     Mutant(
         "a producer is used again after a lost answer",
-        "queue.py",
-        "            self._local.retire()\n            raise EnqueueUnknown",
-        "            raise EnqueueUnknown",
+        "producer.py",
+        "        except EnqueueUnknown:\n            self._local.retire()\n            raise\n",
+        "        finally:\n            pass\n",
         (RESENDS, "a_lost_question_can_be_asked_again"),
     ),
     Mutant(
         "a retry of an enqueue is a new request",
-        "queue.py",
-        "return self._retrying(lambda: send(request))",
-        "return self._retrying(lambda: send(self._local.producer().request()))",
+        "producer.py",
+        "return self._ask(lambda: send(request), request",
+        "return self._ask(lambda: send(self._local.requests().next()), request",
         (RESENDS, "an_enqueue_is_stored_once"),
     ),
     Mutant(
@@ -499,7 +580,7 @@ MUTANTS = [
     ),
     Mutant(
         "delayed jobs are rounded down",
-        "queue.py",
+        "producer.py",
         "math.ceil(epoch(moment))",
         "math.floor(epoch(moment))",
         (QUEUE, "a_delay_is_rounded_up_and_never_early_by_redis_clock"),
