@@ -112,7 +112,7 @@ def _locked(world: World) -> None:
 
 
 def _renew_locks(world: World) -> int:
-    return renew_locks(world.store.client, KEYS, [WID], 600.0)
+    return renew_locks(world.store.client, KEYS, [WID], 900.0)
 
 
 def _waiting_lock(world: World) -> None:
