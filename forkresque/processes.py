@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 from functools import cache
 from pathlib import Path
 
@@ -50,6 +51,11 @@ def is_described_alive(described: str) -> bool:
     """Return whether a process described here is alive still."""
     pid, start = described.split(" ")[2:]
     return is_alive(int(pid), int(start))
+
+
+def host_label(configured: str = "") -> str:
+    """Return what names this host in Redis: the first part of the ids of its workers."""
+    return configured or socket.gethostname().replace(":", "-") or "localhost"
 
 
 def _look(pid: int) -> tuple[bytes, int | None]:

@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -61,7 +60,7 @@ class Post:
     def alone(cls, queues: Sequence[str], *, host: str = "") -> "Post":
         """Return the post of a worker that is its own master, in this process."""
         pid, nonce = os.getpid(), secrets.token_hex(8)
-        label = host_label(host)
+        label = processes.host_label(host)
         master = f"{label}:{pid}:{nonce}"
         return cls(
             WorkerId(label, pid, patterns.shown(queues)),
@@ -69,11 +68,6 @@ class Post:
             Lease(master, processes.describe(pid)),
             nonce,
         )
-
-
-def host_label(configured: str = "") -> str:
-    """Return the host part of worker ids."""
-    return configured or socket.gethostname().replace(":", "-") or "localhost"
 
 
 class Worker(Observable):

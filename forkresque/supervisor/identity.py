@@ -10,7 +10,7 @@ from forkresque.options import SupervisorOptions
 from forkresque.policy.queues import shown
 from forkresque.protocol.claims import WorkerId
 from forkresque.protocol.registry import Lease, Owner
-from forkresque.worker import Post, host_label
+from forkresque.worker import Post
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Identity:
 
         `pools` are the queues of each pool of workers.
         """
-        host, pid = host_label(options.host_label), os.getpid()
+        host, pid = processes.host_label(options.host_label), os.getpid()
         nonce = nonce or secrets.token_hex(8)
         lease = Lease(f"{host}:{pid}:{nonce}", processes.describe(pid), options.lease)
         return cls(host, nonce, lease, tuple(map(tuple, pools)))
