@@ -15,6 +15,18 @@ job)`; its `start`, `end` and `pause` have the number alone, and number 0 is the
 adds `multi_worker_action(verb, reason)`: one more worker "+", one less "-", all are to end "--",
 and "x" for what changes no number.
 
+A `Scheduler` tells `start(moment)`, `end(moment)` and, while it leads,
+
+    leader()           poll()           working_timestamp(second)
+    transferred_job(second, job)        clean_stuck_worker(name, failure, seconds)
+    error(error)
+
+`leader` comes when it begins to lead, `poll` at each look. `second` is an int, where node-resque's
+`workingTimestamp` has a string. `transferred_job` tells of jobs that are in their queues by then;
+one that can be put on no queue is in the failed list, and told by `error`. `failure` is the decoded
+record of the job that a silent worker `host:pid` had, or None, and `seconds` is for how long it was
+seen to be silent. What Redis has done and could not answer, nobody is told.
+
 Nobody listens, mostly, and a worker does thousands of jobs a second. So whoever emits in a hot
 place looks into `heard` first, and decodes, measures and calls nothing that nobody wants.
 """
@@ -47,6 +59,16 @@ WORKER_EVENTS = (
     "cleaning_worker",
 )
 POOL_EVENTS = (*WORKER_EVENTS, "multi_worker_action")
+SCHEDULER_EVENTS = (
+    "start",
+    "end",
+    "poll",
+    "leader",
+    "working_timestamp",
+    "transferred_job",
+    "clean_stuck_worker",
+    "error",
+)
 _TOLD_BY_MASTER = ("start", "end")  # it sees those of workers that say nothing, too
 
 

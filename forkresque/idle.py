@@ -9,6 +9,7 @@ import contextlib
 import math
 import os
 import select
+import threading
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -110,6 +111,7 @@ class Alone:
         self.redials = 0
         self.footing = (self._reader, self._writer)
         self._closed = False
+        self._lock = threading.RLock()  # the number of a closed pipe is soon somebody else's
 
     @property
     def open(self) -> bool:
@@ -119,8 +121,8 @@ class Alone:
     def stop(self) -> None:
         """Have the worker finish its job in hand and leave. May be called by a signal handler."""
         self.leaving = True
-        if not self._closed:
-            with contextlib.suppress(BlockingIOError):
+        with self._lock, contextlib.suppress(BlockingIOError):
+            if not self._closed:
                 os.write(self._writer, b"!")
 
     def turn(self) -> bool:
@@ -150,7 +152,8 @@ class Alone:
 
     def close(self) -> None:
         """Close the pipe; `stop` has nobody to tell any more."""
-        if not self._closed:
-            self._closed = True
-            os.close(self._reader)
-            os.close(self._writer)
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self._reader)
+                os.close(self._writer)

@@ -1,132 +1,228 @@
-"""Scheduler: one of all leads, and moves delayed jobs to their queues when their second comes."""
+"""Scheduler: node-resque's, standing alone: without a master, in a thread or a process of its own.
 
-import logging
-import math
-import secrets
-import time
-from dataclasses import dataclass
+A master needs none, for its clerk does the same.
+"""
 
-from forkresque.errors import BadKey
-from forkresque.protocol.delayed import Delayed, Lead, Leadership
+import os
+import threading
+from typing import Self
 
-log = logging.getLogger("forkresque.scheduler")
-
-TERM = 15.0  # seconds the lead lasts without being renewed
-RENEWAL = 5.0
-LOOK = 1.0  # seconds between a follower's looks whether the lead is free
-SWEEP_EVERY = 55.0  # seconds between searches for stray buckets
-_SWEEP_PAUSE = 0.05  # seconds between two pages of a search, to leave Redis to others
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """What one look brought: jobs promoted, and how long nothing more will be due."""
-
-    promoted: int
-    pause: float
+from forkresque.connection import Connectable, Connection
+from forkresque.errors import ConfigError, ForkresqueError, InvalidArgs
+from forkresque.events import SCHEDULER_EVENTS, Emitter, Observable
+from forkresque.idle import Alone
+from forkresque.lookout import Lookout
+from forkresque.processes import host_label
+from forkresque.producer import Duration, seconds
+from forkresque.promoter import TERM
+from forkresque.queue import Queue
 
 
-class Scheduler:
-    """Leads or follows. Whoever runs it calls `step`, again and again.
+class Scheduler(Observable):
+    """Moves delayed jobs to their queues when their second comes, if it leads; one of all does.
 
-    `name` is what other schedulers see as the holder of the lock: `host:pid`. Promotion is
-    fenced: every batch compares the locks inside Redis, so one who has lost the lead without
-    knowing it moves nothing.
+    `connection` is what `Connection.of` takes, and `name` is shown to others, `host:pid` if it is
+    not given; two of the same name do not lead together. `timeout` is the longest time between two
+    looks: Redis tells of what is new, so most come earlier, and where it cannot there is one each
+    second. `stuck_worker_timeout` is how long a worker of node-resque may be silent, 0 or None for
+    ever. Silence is what was seen from here: a first look judges nobody, nor do looks that are
+    further apart than half of that time, or than two minutes. `leader_lock_timeout` is how long
+    the lead lasts without being renewed.
+
+    `jobs` is taken for the sake of node-resque's signature: no hooks run when a job is promoted,
+    for a veto at that moment would lose it. The jobs of dead workers of ours are brought back by
+    the clerks of masters, not from here.
+
+    Lengths of time are seconds or a timedelta. Any thread may call any method. What `on` can
+    listen to is in `forkresque.events`. Raises ConfigError for options that cannot be meant.
     """
 
     def __init__(
         self,
-        delayed: Delayed,
+        connection: Connectable,
+        jobs: object = None,  # noqa: ARG002 - node-resque's signature
         *,
-        name: str,
-        interval: float = 1.0,
-        sweep_every: float = SWEEP_EVERY,
+        name: str = "",
+        timeout: Duration = 5.0,
+        stuck_worker_timeout: Duration | None = 3600.0,
+        leader_lock_timeout: Duration = TERM,
     ) -> None:
-        self._delayed = delayed
-        self.token = f"{name}:{secrets.token_hex(8)}"
-        self._interval = interval
-        self._renew_at = -math.inf
-        self._state = Leadership(Lead.FOLLOW)
-        self._passed_over: set[int] = set()
-        self._sweep_every = sweep_every
-        self._sweep_at = -math.inf
-        self._cursor = 0
+        self.events = Emitter(SCHEDULER_EVENTS)
+        self.connection = Connection.of(connection)
+        self.name = name or f"{host_label()}:{os.getpid()}"
+        silence = stuck_worker_timeout or 0.0
+        self._lookout = Lookout(
+            self.connection,
+            self.events,
+            name=self.name,
+            timeout=_length("timeout", timeout, at_least=0.01),
+            term=_length("leader_lock_timeout", leader_lock_timeout, at_least=1.0),
+            silence=_length("stuck_worker_timeout", silence, at_least=0.1) if silence else 0.0,
+        )
+        self._queue = Queue(self.connection)
+        self._station: Alone | None = None
+        self._runner: threading.Thread | None = None
+        self._lock = threading.RLock()  # one look at a time, and an end when there is none
+        self._is_looking = False
+        self._is_ending = False
+        self._is_finishing = False
+        self._ended = threading.Event()
 
     @property
-    def state(self) -> Lead:
-        """Return what this scheduler may do."""
-        return self._state.state
+    def leader(self) -> bool:
+        """Return whether this one leads, and no other scheduler of any language.
 
-    def step(self) -> Pass:
-        """Renew or seek the lead, and promote one batch of what is due if it is ours to do.
-
-        Returns without waiting. Raises RedisUnavailable and RedisRefused.
+        For those who enqueue by a clock of their own: what each process of many does only
+        `if scheduler.leader` is done by one. It is False as soon as the lead is known to be lost,
+        when Redis could not be asked for `leader_lock_timeout`, and from `end` on.
         """
-        self._renew()
-        if self.state is not Lead.PROMOTE:
-            return Pass(0, max(0.0, self._renew_at - time.monotonic()))
-        for second in self._delayed.due():
-            promoted = self._promote(second)
-            if promoted:
-                return Pass(promoted, 0.0)
-            if self.state is not Lead.PROMOTE:
-                return Pass(0, 0.0)
-        self._sweep()
-        return Pass(0, self._until_next())
+        return self._lookout.leads and not self._is_ending
 
-    def resign(self) -> None:
-        """Give up the lead, so that another scheduler need not wait for it to run out."""
-        self._state, self._renew_at = Leadership(Lead.FOLLOW), -math.inf
-        self._delayed.resign(self.token)
+    @property
+    def token(self) -> str:
+        """Return what the locks in Redis hold while this one leads: its name and more."""
+        return self._lookout.token
 
-    def _renew(self) -> None:
-        if time.monotonic() < self._renew_at:
-            return
-        before, self._state = self._state, self._delayed.lead(self.token, term=TERM)
-        leads = self._state.state is not Lead.FOLLOW
-        self._renew_at = time.monotonic() + (RENEWAL if leads else LOOK)
-        if self._state.state is not before.state:
-            holder = f" holder={self._state.holder}" if self._state.holder else ""
-            log.info("scheduler=%s%s", self._state.state.lower(), holder)
+    @property
+    def running(self) -> bool:
+        """Return whether it was told to run, and has not ended."""
+        return self._runner is not None
 
-    def _promote(self, second: int) -> int:
+    def connect(self) -> None:
+        """Reach Redis now, and refuse one on which jobs would get lost.
+
+        Nobody has to: the first look connects. Raises RedisUnavailable and RedisRefused.
+        """
+        self._queue.connect()
+
+    # -- looking -------------------------------------------------------------------------------
+
+    def poll(self) -> int:
+        """Look once: seek or renew the lead, and do what is to be done by who leads.
+
+        Returns how many jobs were promoted. It need not have been started. Trouble is logged and
+        told by `error`, never raised. Does nothing after the end, nor when a listener asks for it.
+        """
+        with self._lock:
+            if self._is_looking or self._is_finishing:
+                return 0
+            self._is_looking = True
+            try:
+                return self._lookout.look(until=lambda: self._is_ending)
+            finally:
+                self._is_looking = False
+                if self._is_ending and self._runner is None:
+                    self._finish()
+
+    def run(self) -> None:
+        """Lead or follow until `end`, in this thread; not at all if that was called before.
+
+        Raises ConfigError for one that runs already.
+        """
+        thread = threading.current_thread()
+        if self._runner is not thread:
+            if self._is_ending:
+                return
+            self._engage(thread)
         try:
-            jobs = self._delayed.batch(second)
-            result = self._delayed.promote(second, jobs, token=self.token)
-        except BadKey as error:
-            if second not in self._passed_over:
-                log.error("second=%s is passed over: %s", second, error)  # noqa: TRY400
-                self._passed_over.add(second)
-            return 0
-        if result.fenced:
-            log.warning("the lead was lost before its term was over")
-            self._state, self._renew_at = Leadership(Lead.FOLLOW), -math.inf
-        return result.moved
+            self.events.emit("start", self._lookout.now())
+            while not self._is_ending:
+                self.poll()
+                self._rest()
+        finally:
+            self._is_ending = True
+            with self._lock:
+                self._finish()
 
-    def _sweep(self) -> None:
-        """Look at one page of all keys for buckets that are not in the schedule; adopt those.
+    def start(self) -> None:
+        """Run in a thread. Raises ConfigError for one that runs already, or has ended."""
+        if self._is_ending:
+            raise ConfigError("this scheduler has ended", hint="make another one")
+        thread = threading.Thread(target=self.run, name="scheduler", daemon=True)
+        self._engage(thread)
+        thread.start()
 
-        Ruby's resque-scheduler writes bucket and schedule by two commands and can die between.
+    def _engage(self, thread: threading.Thread) -> None:
+        with self._lock:
+            if self._runner is not None:
+                raise ConfigError("this scheduler runs already", hint="make another one")
+            self._runner, self._station = thread, Alone()
+        if self._is_ending:
+            self._station.stop()
+
+    def _rest(self) -> None:
+        """Wait until it is time for the next look, or until there is news from Redis."""
+        with self._lock:
+            if self._station is None or self._lookout.has_news():
+                return
+            pause, number = self._lookout.pause, self._lookout.fileno()
+        self._station.rest(pause, number)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def end(self, timeout: Duration | None = None) -> bool:
+        """Give up the lead at once, and end; return whether it has ended within `timeout`.
+
+        Waits for the look that is going on, which takes no longer than Redis' answer and what the
+        listeners do. A listener, or a signal's handler in the thread that runs, cannot wait for
+        it: there the answer is False, and the end comes with that of the look.
         """
-        now = time.monotonic()
-        if now < self._sweep_at:
+        patience = None if timeout is None else max(0.0, seconds(timeout))
+        self._is_ending = True
+        if self._station is not None:
+            self._station.stop()
+        runner = self._runner
+        if runner is threading.current_thread():
+            return False
+        if runner is not None:
+            return self._ended.wait(patience)
+        if not self._lock.acquire(timeout=-1 if patience is None else patience):
+            return False
+        try:
+            if not self._is_looking:
+                self._finish()
+        finally:
+            self._lock.release()
+        return self._ended.is_set()
+
+    def _finish(self) -> None:
+        """Give up the lead and all connections, once."""
+        if self._is_finishing:
             return
-        self._cursor, strays = self._delayed.strays(self._cursor)
-        for second in strays:
-            if self._delayed.adopt(second):
-                log.warning("second=%s had jobs and was not in the schedule; it is now", second)
-        self._sweep_at = now + (_SWEEP_PAUSE if self._cursor else self._sweep_every)
+        self._is_finishing = True
+        try:
+            self._lookout.close()
+            self._queue.end()
+            if self._station is not None:
+                self._station.close()
+            self.events.emit("end", self._lookout.now())
+        finally:
+            self._runner = None
+            self._ended.set()
 
-    def _until_next(self) -> float:
-        """Return for how long there is nothing to do, unless the schedule changes.
+    def __enter__(self) -> Self:
+        """Connect, and run in a thread. Raises RedisUnavailable and RedisRefused."""
+        try:
+            self.connect()
+        except ForkresqueError:
+            self.end()
+            raise
+        self.start()
+        return self
 
-        Where Redis does not tell of a change that is one interval, else until the next second.
-        """
-        pause = max(0.0, min(self._renew_at, self._sweep_at) - time.monotonic())
-        second = self._delayed.next_second()
-        if second is not None:
-            # By Redis' clock when it was asked what is due, so it cannot have come since unseen.
-            left = second - self._delayed.looked_at
-            # What is due and was not promoted cannot be; looking at it all the time is no help.
-            pause = min(pause, left if left > 0 else self._interval)
-        return pause if self._delayed.told else min(pause, self._interval)
+    def __exit__(self, *_error: object) -> None:
+        """End."""
+        self.end()
+
+
+def _length(name: str, given: Duration, *, at_least: float) -> float:
+    """Return an option in seconds. Raises ConfigError for what is none, or too short."""
+    try:
+        value = seconds(given)
+    except (InvalidArgs, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{name} must be seconds or a timedelta, got {given!r}", hint="5.0, for example"
+        ) from error
+    if value < at_least:
+        raise ConfigError(f"{name} must be at least {at_least:g} seconds, got {given!r}")
+    return value

@@ -17,13 +17,14 @@ class Silence:
     _since: dict[str, tuple[bytes, float]] = field(default_factory=dict)
     _looked_at: float = float("-inf")
 
-    def judge(self, now: float, signs: Mapping[str, bytes]) -> list[str]:
-        """Take note of all signs, and return whose has not changed for `timeout` seconds."""
+    def judge(self, now: float, signs: Mapping[str, bytes]) -> dict[str, float]:
+        """Take note of all signs; return whose has not changed for `timeout`, and for how long."""
         if now - self._looked_at > self.patience:
             self._since.clear()  # nobody knows what happened meanwhile, or whether anybody could
         self._looked_at = now
         self._since = {name: self._seen(name, sign, now) for name, sign in signs.items()}
-        return [name for name, (_, since) in self._since.items() if now - since >= self.timeout]
+        silent = {name: now - since for name, (_, since) in self._since.items()}
+        return {name: seconds for name, seconds in silent.items() if seconds >= self.timeout}
 
     def _seen(self, name: str, sign: bytes, now: float) -> tuple[bytes, float]:
         before = self._since.get(name)

@@ -8,7 +8,7 @@ from itertools import count
 from forkresque.errors import BadKey, InvalidPayload
 from forkresque.protocol.connection import Link, RedisClock
 from forkresque.protocol.failure import failure_entry
-from forkresque.protocol.keys import Keys, second_of, to_text
+from forkresque.protocol.keys import Keys, second_of, to_bytes, to_text
 from forkresque.protocol.payload import parse
 from forkresque.protocol.script import load
 
@@ -35,20 +35,29 @@ class Leadership:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A job whose second has come. `entry` is the failure record of one that has no queue."""
+    """A job whose second has come.
+
+    `entry` is the failure record of one that can be put on no queue, and `refusal` says why.
+    """
 
     payload: bytes
     queue: str
     entry: bytes = b""
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """What a batch brought: how many moved and how many are left at that second."""
+    """What a batch brought: the jobs that moved, and how many are left at that second."""
 
-    moved: int
+    jobs: tuple[Due, ...]
     left: int
     fenced: bool = False
+
+    @property
+    def moved(self) -> int:
+        """Return how many jobs moved."""
+        return len(self.jobs)
 
 
 class Tick(StrEnum):
@@ -90,10 +99,21 @@ class Delayed:
         state = Lead.PROMOTE if answer[1] == b"1" else Lead.BLOCKED
         return Leadership(state, to_text(answer[2]))
 
+    def locks(self) -> list[bytes]:
+        """Return the keys of all locks that a leader needs."""
+        return [self._keys.leader(), *self._foreign_locks()]
+
+    def holds(self, token: str) -> bool:
+        """Return whether every lock is `token`'s still.
+
+        With a tracking link, Redis tells when one of them changes.
+        """
+        holders = self._link.command("MGET", *self.locks(), armed=True)
+        return all(holder == to_bytes(token) for holder in holders)
+
     def resign(self, token: str) -> int:
         """Give up every lock that is ours; return how many there were."""
-        locks = [self._keys.leader(), *self._foreign_locks()]
-        return int(self._link.call(load("resign").pack(lock=locks, token=token)))
+        return int(self._link.call(load("resign").pack(lock=self.locks(), token=token)))
 
     def leader(self) -> str:
         """Return the token of the scheduler that leads, or ""."""
@@ -157,15 +177,15 @@ class Delayed:
         if answer[0] == b"BADKEY":
             raise BadKey(f"{to_text(answer[1])} holds another type; its jobs are not promoted")
         if answer[0] in (b"FENCED", b"EARLY"):
-            return Promotion(0, len(jobs), fenced=answer[0] == b"FENCED")
+            return Promotion((), len(jobs), fenced=answer[0] == b"FENCED")
         if answer[0] == b"BADQUEUE":
             # Nothing can be put there, and what is due behind that job must not wait for it.
             rest = list(jobs[answer[1] :])
             reason = f"{to_text(answer[2])} holds another type than a queue"
             rest[0] = self._refused(rest[0].payload, "BadKey", reason, queue=rest[0].queue)
             after = self.promote(second, rest, token=token)
-            return replace(after, moved=after.moved + answer[1])
-        return Promotion(answer[1], answer[2])
+            return replace(after, jobs=(*jobs[: answer[1]], *after.jobs))
+        return Promotion(tuple(jobs[: answer[1]]), answer[2])
 
     def tick(self, name: str, moment: int, queue: str, payload: bytes, *, token: str) -> Tick:
         """Enqueue `payload` for one moment of a recurring schedule, once. See lua/tick.lua."""
@@ -231,4 +251,4 @@ class Delayed:
             queue=queue,
             failed_at=self.clock.now(),
         )
-        return Due(raw, queue, entry)
+        return Due(raw, queue, entry, reason)

@@ -1,8 +1,8 @@
 """The clerk: all that this host tells Redis apart from jobs.
 
 It renews the lease and the workers' pings, settles deaths, looks after dead masters, samples
-how much waits, and runs the Scheduler. It never waits for Redis longer than its socket timeout,
-and beats between two questions; the master replaces it when it is silent.
+how much waits, and leads or follows with its Promoter. It never waits for Redis longer than its
+socket timeout, and beats between two questions; the master replaces it when it is silent.
 """
 
 import logging
@@ -18,21 +18,21 @@ from forkresque.app import Forkresque
 from forkresque.errors import BadKey, ExitCode, ForkresqueError, RedisRefused, RedisUnavailable
 from forkresque.events import Emitter
 from forkresque.idle import BEAT
+from forkresque.neighbours import Neighbours
 from forkresque.options import SupervisorOptions
 from forkresque.policy import queues as patterns
 from forkresque.policy.backoff import Backoff
+from forkresque.promoter import Promoter
 from forkresque.protocol.connection import RedisClock, Target
 from forkresque.protocol.delayed import Delayed, Lead
 from forkresque.protocol.keys import Keys, to_bytes, to_text
 from forkresque.protocol.locks import renew_locks
 from forkresque.protocol.registry import Registry
 from forkresque.protocol.script import load
-from forkresque.scheduler import Scheduler
 from forkresque.scoreboard import Phase, Role, Scoreboard
 from forkresque.supervisor.child import ORPHANED, Inheritance
 from forkresque.supervisor.identity import Identity
 from forkresque.supervisor.messages import BatonWanted, Died, Leave, Ready, Settled, receive, send
-from forkresque.supervisor.neighbours import Neighbours
 from forkresque.supervisor.recovery import Coroner
 from forkresque.supervisor.wakeups import Wakeups
 from forkresque.worker import set_title
@@ -77,12 +77,12 @@ class Clerk:
         self._clock = RedisClock(self._link)
         delayed = Delayed(self._link, self._keys)
         name = f"{identity.host}:{os.getpid()}"
-        self._scheduler = Scheduler(delayed, name=name, interval=options.interval)
+        self._promoter = Promoter(delayed, name=name, interval=options.interval)
         self._coroner = Coroner(self._registry, self._clock, app.jobs, identity.lease)
         self._neighbours = Neighbours(
             self._registry,
             self._clock,
-            token=self._scheduler.token,
+            token=self._promoter.token,
             host=identity.host,
             timeout=options.stuck_worker_timeout,
         )
@@ -298,20 +298,20 @@ class Clerk:
 
     def _visit(self) -> float:
         """While node-resque's own leaders are kept out, look after its workers."""
-        if self._scheduler.state is Lead.PROMOTE:
+        if self._promoter.state is Lead.PROMOTE:
             self._neighbours.look(time.monotonic())
         return self._neighbours.pause
 
     def _promote(self) -> float:
-        before = self._scheduler.state
-        result = self._scheduler.step()
+        before = self._promoter.state
+        result = self._promoter.step()
         books = self._board.books
         if result.promoted:
             books.promoted += result.promoted
             self._sample_soon()
-        books.leads = _LEADS[self._scheduler.state]
-        if self._scheduler.state is not before:
-            set_title("clerk" if self._scheduler.state is Lead.FOLLOW else "clerk leader")
+        books.leads = _LEADS[self._promoter.state]
+        if self._promoter.state is not before:
+            set_title("clerk" if self._promoter.state is Lead.FOLLOW else "clerk leader")
         return result.pause
 
     def _sample(self) -> float:
@@ -360,7 +360,7 @@ class Clerk:
     def _leave(self) -> None:
         """Give up the lead, and the lease if nobody needs it; an orphan's workers still do."""
         try:
-            self._scheduler.resign()
+            self._promoter.resign()
             if not self._orphaned and not self._registry.kids(self._identity.lease.master):
                 self._registry.forget_master(self._identity.lease.master)
         except (RedisUnavailable, RedisRefused) as error:

@@ -9,6 +9,7 @@ from redis import Redis
 
 from forkresque import Forkresque
 from forkresque.errors import ConfigError, EnqueueUnknown, JobLost, RedisRefused
+from forkresque.promoter import Promoter
 from forkresque.protocol.claims import Claimed, Claims, Outcome, WorkerId
 from forkresque.protocol.connection import Target
 from forkresque.protocol.delayed import Tick
@@ -19,7 +20,6 @@ from forkresque.protocol.payload import digest
 from forkresque.protocol.registry import PROTOCOL, Cleaning, Recovery, Registry, Sign
 from forkresque.protocol.store import Ack, check_server
 from forkresque.queue import Queue
-from forkresque.scheduler import Scheduler
 from tests.support.connections import Over
 from tests.support.servers import HOST, Server, binaries
 from tests.support.waiting import wait_until
@@ -418,9 +418,9 @@ def stray(redis: Redis, second: int) -> None:
 
 def test_a_bucket_that_nobody_would_look_at_is_found_and_promoted(world: World) -> None:
     stray(world.redis, PAST)
-    scheduler = Scheduler(world.delayed, name="host:1")
+    promoter = Promoter(world.delayed, name="host:1")
 
-    wait_until(lambda: scheduler.step().promoted == 1, "the stray job")
+    wait_until(lambda: promoter.step().promoted == 1, "the stray job")
 
     assert world.list(KEYS.queue("high")) == [RAW]
 

@@ -51,6 +51,7 @@ from forkresque.plugins import (
     QueueLock,
     Retry,
 )
+from forkresque.promoter import Promoter
 from forkresque.protocol.canonical import decode
 from forkresque.protocol.claims import Outcome
 from forkresque.protocol.connection import Target
@@ -60,7 +61,6 @@ from forkresque.protocol.locks import renew_locks
 from forkresque.protocol.payload import encode_job
 from forkresque.protocol.script import load
 from forkresque.queue import Queue
-from forkresque.scheduler import Scheduler
 from forkresque.worker import Post, Worker
 from tests.support.connections import Over
 from tests.support.proxy import Proxy
@@ -463,8 +463,8 @@ def test_a_promoted_job_is_not_lost_to_a_lock(site: Site, server: Server, plugin
         assert site.app.queue.enqueue_at(second, "q", "job", [1, 2])
 
     with closing(Target(server.url).link()) as link:
-        scheduler = Scheduler(Delayed(link, KEYS), name="host:1")
-        assert sum(scheduler.step().promoted for _ in range(5)) == 2
+        promoter = Promoter(Delayed(link, KEYS), name="host:1")
+        assert sum(promoter.step().promoted for _ in range(5)) == 2
 
     assert site.items(KEYS.queue("q")) == [JOB] * 3
 

@@ -21,11 +21,11 @@ import pytest
 from redis import Redis
 
 from forkresque.errors import ExitCode
+from forkresque.promoter import Promoter
 from forkresque.protocol.connection import Target
 from forkresque.protocol.delayed import Delayed, Lead, Tick
 from forkresque.protocol.payload import encode_job
 from forkresque.protocol.registry import Recovery
-from forkresque.scheduler import Scheduler
 from tests.conftest import Starter
 from tests.support.clocks import HOUR, Clock, clock, server_by
 from tests.support.processes import Start, assert_nothing_left
@@ -359,7 +359,7 @@ class Walk:
         self._chance = random.Random(seed)
         link = stack.enter_context(closing(Target(server.url).link(tracking=True)))
         self._delayed = Delayed(link, KEYS)
-        self._schedulers: list[Scheduler] = []
+        self._promoters: list[Promoter] = []
         self._jobs: dict[bytes, int] = {}  # to the second at which each is due
         self._moved: set[bytes] = set()
         self._shift = 0
@@ -372,9 +372,9 @@ class Walk:
             act()
         leap(self.redis, self._clock, "+1000000")
         self._replace()
-        while self._schedulers[-1].step().promoted:
+        while self._promoters[-1].step().promoted:
             pass
-        self._take_note(self._schedulers[-1])
+        self._take_note(self._promoters[-1])
 
     def judge(self, report: Report) -> None:
         """Check that each job has moved once, and that no moment was enqueued for twice."""
@@ -390,7 +390,7 @@ class Walk:
 
     def _replace(self) -> None:
         name = "host:1"  # all of them: containers do share names
-        self._schedulers.append(Scheduler(self._delayed, name=name))
+        self._promoters.append(Promoter(self._delayed, name=name))
 
     def _leap(self) -> None:
         self._shift += self._chance.choice((-HOUR, -30, -3, 3, 30, HOUR))
@@ -408,37 +408,37 @@ class Walk:
             pipe.execute()
 
     def _step(self) -> None:
-        scheduler = self._chance.choice(self._schedulers)
-        had_lost = scheduler.state is Lead.PROMOTE and not self._may_promote(scheduler)
-        promoted = scheduler.step().promoted
+        promoter = self._chance.choice(self._promoters)
+        had_lost = promoter.state is Lead.PROMOTE and not self._may_promote(promoter)
+        promoted = promoter.step().promoted
         if had_lost and promoted == 0:
             self.fired["fenced"] += 1
         self.fired["promoted"] += promoted
-        self._take_note(scheduler)
+        self._take_note(promoter)
 
-    def _take_note(self, scheduler: Scheduler) -> None:
+    def _take_note(self, promoter: Promoter) -> None:
         """Check who has promoted since the last look, and that no job was early."""
         found = set(self.redis.lrange(KEYS.queue("math"), 0, -1)) - self._moved
-        assert not found or self._may_promote(scheduler), "promoted without the locks"
+        assert not found or self._may_promote(promoter), "promoted without the locks"
         assert all(self._jobs[raw] <= now(self.redis) for raw in found), "a job was early"
         self._moved |= found
 
-    def _may_promote(self, scheduler: Scheduler) -> bool:
+    def _may_promote(self, promoter: Promoter) -> bool:
         """Return whether the locks that promotion needs are all held by this scheduler.
 
         They are not always with the lead: a key is deleted when somebody looks at it after its
         end, so after a leap to and fro one may be gone and another have its old end again.
         """
-        return set(self.redis.mget(PROMOTION_LOCKS)) == {scheduler.token.encode()}
+        return set(self.redis.mget(PROMOTION_LOCKS)) == {promoter.token.encode()}
 
     def _tick(self) -> None:
         """Enqueue for this second or one before, by the clock, as whoever believes to lead."""
-        scheduler = self._chance.choice(self._schedulers)
+        promoter = self._chance.choice(self._promoters)
         moment = int(now(self.redis)) - self._chance.choice((0, 0, 1, 5))
         payload = encode_job("cron", "note", [moment])
         holder = self._delayed.leader()
-        result = self._delayed.tick("every second", moment, "cron", payload, token=scheduler.token)
-        assert (result is Tick.FENCED) == (holder != scheduler.token)
+        result = self._delayed.tick("every second", moment, "cron", payload, token=promoter.token)
+        assert (result is Tick.FENCED) == (holder != promoter.token)
         self.fired[result] += 1
 
 
@@ -468,13 +468,13 @@ def test_a_leader_does_not_sleep_past_a_job_after_redis_clock_has_moved(
         leap(clocked_redis, redis_clock, "+0")
         clocked_redis.flushall()
         with closing(Target(clocked.url).link(tracking=True)) as link:
-            scheduler = Scheduler(Delayed(link, KEYS), name="host:1")
+            promoter = Promoter(Delayed(link, KEYS), name="host:1")
             Schedule(clocked_redis).add(int(now(clocked_redis)) + 2 * HOUR)
-            scheduler.step()
-            assert scheduler.state is Lead.PROMOTE
+            promoter.step()
+            assert promoter.state is Lead.PROMOTE
 
             leap(clocked_redis, redis_clock, f"{seconds:+d}")
             Schedule(clocked_redis).add(int(now(clocked_redis)) + 1)
-            pause = scheduler.step().pause
+            pause = promoter.step().pause
 
         assert pause <= 1 + PUNCTUAL, f"after a leap by {seconds} s"

@@ -23,6 +23,7 @@ from forkresque import Forkresque
 from forkresque.bulk import Job
 from forkresque.errors import RedisUnavailable
 from forkresque.jobs import Definition
+from forkresque.promoter import Promoter
 from forkresque.protocol import script
 from forkresque.protocol.claims import Claimed, Claims, Outcome, WorkerId
 from forkresque.protocol.connection import RedisClock, Target
@@ -34,7 +35,6 @@ from forkresque.protocol.registry import LEASE as LEASE_TERM
 from forkresque.protocol.registry import Lease, Owner, Registry
 from forkresque.protocol.store import Requests
 from forkresque.queue import Queue
-from forkresque.scheduler import Scheduler
 from forkresque.supervisor.messages import Died
 from forkresque.supervisor.recovery import Coroner
 from forkresque.worker import INNOCENT, Post, Worker
@@ -219,10 +219,10 @@ def lapse(stage: Stage) -> None:
 def succeed(stage: Stage) -> None:
     """Be the next leader, and promote all that is due."""
     lapse(stage)
-    scheduler = Scheduler(stage.world.delayed, name="next")
+    promoter = Promoter(stage.world.delayed, name="next")
     for _ in range(5):
-        scheduler.step()
-    assert scheduler.state is Lead.PROMOTE
+        promoter.step()
+    assert promoter.state is Lead.PROMOTE
 
 
 # -- producers -----------------------------------------------------------------------------------
@@ -587,9 +587,9 @@ def step(number: int = 1) -> Act:
     """Return a scheduler that does so many steps."""
 
     def act(target: Target, told: Told) -> None:
-        scheduler = Scheduler(Actor(target).delayed, name="first")
+        promoter = Promoter(Actor(target).delayed, name="first")
         for _ in range(number):
-            insist(scheduler.step)
+            insist(promoter.step)
         told("stepped")
 
     return act

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from forkresque.promoter import Promoter
 from forkresque.protocol.connection import Target
 from forkresque.protocol.delayed import Delayed
 from forkresque.protocol.failure import parse_failure
 from forkresque.protocol.payload import encode_job
-from forkresque.scheduler import Scheduler
-from tests.support.lone_schedulers import Nursery, lone_schedulers
+from tests.support.lone_promoters import Nursery, lone_promoters
 from tests.support.report import Report
 from tests.support.servers import Server
 from tests.support.site import KEYS, ticks
@@ -140,7 +140,7 @@ def test_five_leaders_at_once_that_are_killed_promote_each_job_once(
     chance, kills, hits = random.Random(seed), 0, 0
     backlog, redis = Backlog(one_redis, chance), one_redis
     planned = round(seconds / TICK)
-    with lone_schedulers(5, one_server, token="everybody:1:shared") as nursery:
+    with lone_promoters(5, one_server, token="everybody:1:shared") as nursery:
         for tick in ticks(TICK, seconds):
             backlog.add(jobs * (tick + 1) // planned - jobs * tick // planned)
             if tick % 2:
@@ -175,11 +175,11 @@ def test_stray_buckets_are_found_among_any_number_of_keys(
         pipe.set(b"resque:delayed:junk", "no bucket")
         pipe.execute()
     with closing(Target(one_server.url).link(tracking=True)) as link:
-        scheduler = Scheduler(Delayed(link, KEYS), name="host:1", sweep_every=0.1)
+        promoter = Promoter(Delayed(link, KEYS), name="host:1", sweep_every=0.1)
         began = time.monotonic()
 
         def all_adopted() -> bool:
-            scheduler.step()
+            promoter.step()
             left = one_redis.zrange(KEYS.schedule(), 0, -1) == [str(later).encode()]
             return left and one_redis.llen(KEYS.queue("math")) == len(strays)
 
@@ -195,7 +195,7 @@ def test_stray_buckets_are_found_among_any_number_of_keys(
 def test_a_stray_bucket_is_adopted_within_a_minute(
     one_server: Server, one_redis: Redis, report: Report
 ) -> None:
-    with lone_schedulers(1, one_server):
+    with lone_promoters(1, one_server):
         wait_until(lambda: one_redis.exists(KEYS.leader()), "a leader, who has looked once")
         first = encode_job("math", "note", ["first"])
         one_redis.rpush(KEYS.delayed(1), first)
@@ -222,10 +222,10 @@ def test_a_backlog_is_promoted_in_order_and_at_speed(
         one_redis.eval(BACKLOG, len(heads), *heads, second, second + 4)
     jobs = thousands * 1000
     with closing(Target(one_server.url).link(tracking=True)) as link:
-        scheduler = Scheduler(Delayed(link, KEYS), name="host:1")
+        promoter = Promoter(Delayed(link, KEYS), name="host:1")
         began = time.monotonic()
         moved = 0
-        while promoted := scheduler.step().promoted:
+        while promoted := promoter.step().promoted:
             moved += promoted
         took = time.monotonic() - began
 

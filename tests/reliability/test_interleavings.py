@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
+from forkresque.promoter import Promoter
 from forkresque.protocol.claims import Claimed, Nothing, Outcome
 from forkresque.protocol.connection import Client, Link, Target
 from forkresque.protocol.delayed import Delayed, Tick
 from forkresque.protocol.store import Request
-from forkresque.scheduler import Scheduler
 from tests.support import transcripts
 from tests.support.actors import (
     ANN,
@@ -708,8 +708,8 @@ def aftermath(scenario: Scenario, link: Link) -> None:
     if not scenario.sweeps:
         return
     link.command("DEL", *LEADER_LOCKS)
-    scheduler = Scheduler(Delayed(link, KEYS), name="survivor:1")
-    while scheduler.step().promoted or scheduler.step().promoted:
+    promoter = Promoter(Delayed(link, KEYS), name="survivor:1")
+    while promoter.step().promoted or promoter.step().promoted:
         pass  # the second look comes after the search for strays
 
 

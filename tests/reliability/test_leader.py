@@ -19,12 +19,12 @@ import pytest
 from redis import Redis
 
 from forkresque.errors import ExitCode
+from forkresque.promoter import Promoter
 from forkresque.protocol.connection import Target
 from forkresque.protocol.delayed import Delayed, Tick
 from forkresque.protocol.payload import encode_job
-from forkresque.scheduler import Scheduler
 from tests.conftest import Starter
-from tests.support.lone_schedulers import Nursery, lone_schedulers
+from tests.support.lone_promoters import Nursery, lone_promoters
 from tests.support.processes import Start, is_alive, kill
 from tests.support.report import Report
 from tests.support.servers import Server
@@ -177,7 +177,7 @@ def test_a_leader_that_stood_still_in_mid_promotion_moves_nothing_more(
     one_server: Server, one_redis: Redis, report: Report
 ) -> None:
     jobs = backlog(one_redis, 30_000)
-    with lone_schedulers(1, one_server) as stale:
+    with lone_promoters(1, one_server) as stale:
         wait_until(lambda: one_redis.llen(KEYS.queue("math")) > 100, "promotions", every=0.0)
         (process,) = stale.living()
         process.suspend()
@@ -185,7 +185,7 @@ def test_a_leader_that_stood_still_in_mid_promotion_moves_nothing_more(
         assert lost
         assert 0 < moved < len(jobs), "it was not in the middle"
         run_out(one_redis)
-        with lone_schedulers(1, one_server) as fresh:
+        with lone_promoters(1, one_server) as fresh:
             wait_until(
                 lambda: one_redis.llen(KEYS.queue("math")) > moved + 100, "the next", every=0.0
             )
@@ -258,7 +258,7 @@ def test_whatever_is_done_to_the_locks_each_job_moves_once(
     report.seed("test_whatever_is_done_to_the_locks_each_job_moves_once", seed)
     print(f"seed={seed}")
     jobs: list[bytes] = []
-    with lone_schedulers(4, one_server) as nursery:
+    with lone_promoters(4, one_server) as nursery:
         mischief = Mischief(one_redis, nursery, random.Random(seed))
         for tick in ticks(0.02, seconds):
             raws = [job(len(jobs) + number) for number in range(20)]
@@ -292,12 +292,12 @@ def test_two_that_lead_by_force_tick_and_promote_once(
     def lead() -> None:
         with closing(Target(one_server.url).link()) as link:
             delayed = Delayed(link, KEYS)
-            scheduler = Scheduler(delayed, name="host:1")
-            scheduler.token = token
+            promoter = Promoter(delayed, name="host:1")
+            promoter.token = token
             begin.wait(5)
             for moment in range(moments):
                 payload = encode_job("cron", "note", [moment])
-                promoted.append(scheduler.step().promoted)
+                promoted.append(promoter.step().promoted)
                 tick = delayed.tick("every second", moment, "cron", payload, token=token)
                 assert tick is not Tick.FENCED
                 ticked[moment] += tick is Tick.OK

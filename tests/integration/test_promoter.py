@@ -1,4 +1,4 @@
-"""Scheduler: one of all leads, and moves what is due, whatever else stands in the schedule."""
+"""Promoter: one of all leads, and moves what is due, whatever else stands in the schedule."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -7,11 +7,11 @@ from typing import Any, Protocol
 import pytest
 from redis import Redis
 
+from forkresque.promoter import LOOK, RENEWAL, Promoter
 from forkresque.protocol.connection import Target
 from forkresque.protocol.delayed import Delayed, Lead
 from forkresque.protocol.failure import parse_failure
 from forkresque.protocol.keys import Keys
-from forkresque.scheduler import LOOK, RENEWAL, Scheduler
 from tests.support.servers import Server
 
 KEYS = Keys("resque")
@@ -19,17 +19,17 @@ RAW = b'{ "args" : [1.0, []], "class":"x","queue":"q"}'
 PAST = 1_000
 
 
-class NewScheduler(Protocol):
-    def __call__(self, name: str = "host:1", *, tracking: bool = False) -> Scheduler: ...
+class NewPromoter(Protocol):
+    def __call__(self, name: str = "host:1", *, tracking: bool = False) -> Promoter: ...
 
 
 @pytest.fixture
-def new(server: Server) -> Iterator[NewScheduler]:
+def new(server: Server) -> Iterator[NewPromoter]:
     with ExitStack() as stack:
 
-        def new(name: str = "host:1", *, tracking: bool = False) -> Scheduler:
+        def new(name: str = "host:1", *, tracking: bool = False) -> Promoter:
             link = stack.enter_context(closing(Target(server.url).link(tracking=tracking)))
-            return Scheduler(Delayed(link, KEYS), name=name)
+            return Promoter(Delayed(link, KEYS), name=name)
 
         yield new
 
@@ -45,20 +45,20 @@ def queued(redis: Redis, queue: str = "q") -> Any:
     return redis.lrange(KEYS.queue(queue), 0, -1)
 
 
-def passes(scheduler: Scheduler, number: int = 10) -> int:
+def passes(promoter: Promoter, number: int = 10) -> int:
     """Take some steps and return how many jobs they promoted."""
-    return sum(scheduler.step().promoted for _ in range(number))
+    return sum(promoter.step().promoted for _ in range(number))
 
 
-def test_a_step_leads_and_promotes_what_is_due(new: NewScheduler, redis: Redis) -> None:
+def test_a_step_leads_and_promotes_what_is_due(new: NewPromoter, redis: Redis) -> None:
     delay(redis, RAW, RAW)
     delay(redis, RAW, second=PAST + 1)
-    scheduler = new()
+    promoter = new()
 
-    assert scheduler.step().promoted == 2
-    assert scheduler.state is Lead.PROMOTE
-    assert scheduler.step().promoted == 1
-    assert scheduler.step().promoted == 0
+    assert promoter.step().promoted == 2
+    assert promoter.state is Lead.PROMOTE
+    assert promoter.step().promoted == 1
+    assert promoter.step().promoted == 0
 
     assert queued(redis) == [RAW, RAW, RAW]
     assert not redis.exists(KEYS.schedule(), KEYS.timestamps(RAW), KEYS.delayed(PAST))
@@ -66,7 +66,7 @@ def test_a_step_leads_and_promotes_what_is_due(new: NewScheduler, redis: Redis) 
     assert leader.startswith(b"host:1:")
 
 
-def test_a_step_says_for_how_long_nothing_will_be_due(new: NewScheduler, redis: Redis) -> None:
+def test_a_step_says_for_how_long_nothing_will_be_due(new: NewPromoter, redis: Redis) -> None:
     told, untold = new(tracking=True), new("host:2")
     assert RENEWAL - 1 < told.step().pause <= RENEWAL
     told.resign()
@@ -79,16 +79,16 @@ def test_a_step_says_for_how_long_nothing_will_be_due(new: NewScheduler, redis: 
     assert queued(redis) == []
 
 
-def test_a_backlog_is_promoted_a_hundred_at_a_time(new: NewScheduler, redis: Redis) -> None:
+def test_a_backlog_is_promoted_a_hundred_at_a_time(new: NewPromoter, redis: Redis) -> None:
     raws = [b'{"class":"x","queue":"q","args":[%d]}' % number for number in range(250)]
     delay(redis, *raws)
-    scheduler = new()
+    promoter = new()
 
-    assert [scheduler.step().promoted for _ in range(4)] == [100, 100, 50, 0]
+    assert [promoter.step().promoted for _ in range(4)] == [100, 100, 50, 0]
     assert queued(redis) == raws
 
 
-def test_one_of_two_schedulers_leads(new: NewScheduler, redis: Redis) -> None:
+def test_one_of_two_schedulers_leads(new: NewPromoter, redis: Redis) -> None:
     delay(redis, RAW)
     first, second = new("host:1"), new("host:2")
     first.step()
@@ -101,7 +101,7 @@ def test_one_of_two_schedulers_leads(new: NewScheduler, redis: Redis) -> None:
     assert queued(redis) == [RAW]
 
 
-def test_two_schedulers_of_one_name_do_not_lead_together(new: NewScheduler) -> None:
+def test_two_schedulers_of_one_name_do_not_lead_together(new: NewPromoter) -> None:
     first, second = new("host:1"), new("host:1")
     first.step()
     second.step()
@@ -110,7 +110,7 @@ def test_two_schedulers_of_one_name_do_not_lead_together(new: NewScheduler) -> N
 
 
 def test_a_second_scheduler_takes_over_when_the_first_resigns(
-    new: NewScheduler, redis: Redis
+    new: NewPromoter, redis: Redis
 ) -> None:
     first, second = new("host:1"), new("host:2")
     first.step()
@@ -127,35 +127,35 @@ def test_a_second_scheduler_takes_over_when_the_first_resigns(
 
 @pytest.mark.parametrize("lock", [KEYS.node_leader(), KEYS.node_master(), KEYS.ruby_master()])
 def test_a_scheduler_of_another_language_blocks_promotion(
-    new: NewScheduler, redis: Redis, lock: bytes
+    new: NewPromoter, redis: Redis, lock: bytes
 ) -> None:
     redis.set(lock, "stranger", ex=60)
     delay(redis, RAW)
-    scheduler = new()
+    promoter = new()
 
-    assert passes(scheduler) == 0
+    assert passes(promoter) == 0
 
-    assert scheduler.state is Lead.BLOCKED
+    assert promoter.state is Lead.BLOCKED
     assert redis.llen(KEYS.delayed(PAST)) == 1
 
     redis.delete(lock)
-    scheduler.resign()  # so that the next step asks again
-    assert scheduler.step().promoted == 1
+    promoter.resign()  # so that the next step asks again
+    assert promoter.step().promoted == 1
 
 
-def test_a_lead_that_is_lost_before_its_term_moves_nothing(new: NewScheduler, redis: Redis) -> None:
-    scheduler = new()
-    scheduler.step()
+def test_a_lead_that_is_lost_before_its_term_moves_nothing(new: NewPromoter, redis: Redis) -> None:
+    promoter = new()
+    promoter.step()
     redis.set(KEYS.node_leader(), "stranger")
     delay(redis, RAW)
 
-    assert (scheduler.step().promoted, scheduler.state) == (0, Lead.FOLLOW)
-    assert (scheduler.step().promoted, scheduler.state) == (0, Lead.BLOCKED)
+    assert (promoter.step().promoted, promoter.state) == (0, Lead.FOLLOW)
+    assert (promoter.step().promoted, promoter.state) == (0, Lead.BLOCKED)
     assert redis.get(KEYS.node_leader()) == b"stranger"
     assert redis.llen(KEYS.delayed(PAST)) == 1
 
 
-def test_a_job_is_not_promoted_before_its_second(new: NewScheduler, redis: Redis) -> None:
+def test_a_job_is_not_promoted_before_its_second(new: NewPromoter, redis: Redis) -> None:
     second = redis.time()[0] + 100
     delay(redis, RAW, second=second)
     redis.zadd(KEYS.schedule(), {str(second): 5})  # a score that lies
@@ -165,7 +165,7 @@ def test_a_job_is_not_promoted_before_its_second(new: NewScheduler, redis: Redis
 
 
 def test_what_is_no_job_goes_to_the_failed_list_and_the_rest_moves_on(
-    new: NewScheduler, redis: Redis
+    new: NewPromoter, redis: Redis
 ) -> None:
     delay(redis, b"junk", RAW, b'{"class":"x","args":[]}', RAW)
 
@@ -193,7 +193,7 @@ def test_what_is_no_job_goes_to_the_failed_list_and_the_rest_moves_on(
     ],
 )
 def test_a_member_of_the_schedule_that_is_no_second_is_passed_over(
-    new: NewScheduler, redis: Redis, member: str
+    new: NewPromoter, redis: Redis, member: str
 ) -> None:
     redis.zadd(KEYS.schedule(), {member: 1})
     delay(redis, RAW)
@@ -203,7 +203,7 @@ def test_a_member_of_the_schedule_that_is_no_second_is_passed_over(
 
 
 def test_any_number_of_members_that_are_no_second_hide_nothing(
-    new: NewScheduler, redis: Redis
+    new: NewPromoter, redis: Redis
 ) -> None:
     redis.zadd(KEYS.schedule(), {f"junk{number}": 1 for number in range(150)})
     delay(redis, RAW)
@@ -212,7 +212,7 @@ def test_any_number_of_members_that_are_no_second_hide_nothing(
 
 
 def test_a_member_that_is_passed_over_does_not_keep_the_scheduler_awake(
-    new: NewScheduler, redis: Redis
+    new: NewPromoter, redis: Redis
 ) -> None:
     redis.zadd(KEYS.schedule(), {"junk": 1})
 
@@ -221,7 +221,7 @@ def test_a_member_that_is_passed_over_does_not_keep_the_scheduler_awake(
 
 @pytest.mark.parametrize("kind", ["string", "set"])
 def test_a_bucket_of_a_wrong_type_stops_no_other_second(
-    new: NewScheduler, redis: Redis, kind: str
+    new: NewPromoter, redis: Redis, kind: str
 ) -> None:
     if kind == "string":
         redis.set(KEYS.delayed(5), "text")
@@ -234,21 +234,21 @@ def test_a_bucket_of_a_wrong_type_stops_no_other_second(
     assert redis.exists(KEYS.delayed(5))
 
 
-def test_a_queue_of_a_wrong_type_stops_no_other_second(new: NewScheduler, redis: Redis) -> None:
+def test_a_queue_of_a_wrong_type_stops_no_other_second(new: NewPromoter, redis: Redis) -> None:
     redis.set(KEYS.queue("odd"), "text")
     odd = b'{"class":"x","queue":"odd","args":[]}'
     delay(redis, odd, second=PAST - 1)
     delay(redis, RAW)
-    scheduler = new()
+    promoter = new()
 
-    assert passes(scheduler) == 2
+    assert passes(promoter) == 2
     entries: Any = redis.lrange(KEYS.failed(), 0, -1)
     failure = parse_failure(entries[0])
     assert (failure.payload, failure.exception, failure.queue) == (odd, "BadKey", "odd")
 
 
 def test_a_queue_of_a_wrong_type_stops_no_other_job_of_its_second(
-    new: NewScheduler, redis: Redis
+    new: NewPromoter, redis: Redis
 ) -> None:
     redis.set(KEYS.queue("odd"), "text")
     delay(redis, b'{"class":"x","queue":"odd","args":[]}', RAW)

@@ -1,6 +1,6 @@
 """Schedulers that stand alone, each in a fork: no master, no clerk.
 
-`python -m tests.support.lone_schedulers 4` keeps four running, and forks another for each that
+`python -m tests.support.lone_promoters 4` keeps four running, and forks another for each that
 dies. All have one name, as the first processes of two containers have. With a token as a second
 argument they share it, so that each of them believes it leads.
 """
@@ -20,10 +20,10 @@ from pathlib import Path
 
 import psutil
 
+from forkresque.promoter import Promoter
 from forkresque.protocol.connection import Target
 from forkresque.protocol.delayed import Delayed
 from forkresque.protocol.keys import Keys
-from forkresque.scheduler import Scheduler
 from tests.support.jobs import app
 from tests.support.processes import ROOT, is_alive, kill
 from tests.support.servers import Server, dying_with_runner
@@ -48,9 +48,9 @@ class Nursery:
 
 
 @contextmanager
-def lone_schedulers(number: int, server: Server, token: str = "") -> Iterator[Nursery]:
+def lone_promoters(number: int, server: Server, token: str = "") -> Iterator[Nursery]:
     """Run schedulers without a master."""
-    module = [sys.executable, "-m", "tests.support.lone_schedulers"]
+    module = [sys.executable, "-m", "tests.support.lone_promoters"]
     with tempfile.NamedTemporaryFile(prefix="forkresque-schedulers-") as log:
         process = psutil.Popen(
             dying_with_runner([*module, str(number), *([token] if token else [])], signal.SIGKILL),
@@ -79,10 +79,10 @@ def live(token: str) -> None:
     with_name = f"{os.getpid()} %(message)s"
     logging.basicConfig(level=logging.INFO, format=with_name)
     link = Target(app.url).link(tracking=True)
-    scheduler = Scheduler(Delayed(link, Keys(app.namespace)), name=NAME)
-    scheduler.token = token or scheduler.token
+    promoter = Promoter(Delayed(link, Keys(app.namespace)), name=NAME)
+    promoter.token = token or promoter.token
     while True:
-        pause = scheduler.step().pause
+        pause = promoter.step().pause
         if pause:
             socket = link.fileno()
             select.select([] if socket is None else [socket], [], [], pause)
