@@ -3,6 +3,7 @@
 A master needs none, for its clerk does the same.
 """
 
+import logging
 import os
 import threading
 from typing import Self
@@ -16,6 +17,8 @@ from forkresque.processes import host_label
 from forkresque.producer import Duration, seconds
 from forkresque.promoter import TERM
 from forkresque.queue import Queue
+
+log = logging.getLogger("forkresque.scheduler")
 
 
 class Scheduler(Observable):
@@ -125,6 +128,7 @@ class Scheduler(Observable):
                 return
             self._engage(thread)
         try:
+            log.info("scheduler=%s started", self.name)
             self.events.emit("start", self._lookout.now())
             while not self._is_ending:
                 self.poll()
@@ -195,6 +199,7 @@ class Scheduler(Observable):
             self._queue.end()
             if self._station is not None:
                 self._station.close()
+            log.info("scheduler=%s ended", self.name)
             self.events.emit("end", self._lookout.now())
         finally:
             self._runner = None

@@ -39,14 +39,21 @@ def connected(session: Session) -> Iterator[Forkresque]:
 
     Raises RedisUnavailable at once, where an enqueue would go on trying for seconds.
     """
+    with joined(session) as app, closing(app.queue.store.client) as client:
+        client.command("PING")
+        yield app
+
+
+@contextmanager
+def joined(session: Session) -> Iterator[Forkresque]:
+    """Yield an application, with its embedded server if it has one that others know, too."""
     app = application(session)
     if embedded.is_embedded(app.url) and embedded.directory_of(app.url) is None:
         raise ConfigError(
             f"{app.url} without a directory is a new, empty server",
             hint="name the directory of one that is used: embedded://path/to/directory",
         )
-    with served(app), closing(app.queue.store.client) as client:
-        client.command("PING")
+    with served(app):
         yield app
 
 

@@ -20,6 +20,7 @@ INTERRUPTED = 130
 # Each command, and the module of this package that has it under the same name.
 COMMANDS = {
     "start": "start",
+    "scheduler": "scheduler",
     "demo": "demo",
     "status": "status",
     "top": "top",

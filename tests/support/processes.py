@@ -31,7 +31,7 @@ _sessions: set[int] = set()
 
 
 class Start:
-    """One run of `forkresque start`, from the repository's root.
+    """One run of `forkresque start`, or another command, from the repository's root.
 
     `inside` is a command that runs it, such as `unshare`; that process must not outlive us.
     """
@@ -42,6 +42,7 @@ class Start:
         url: str,
         env: Mapping[str, str] | None = None,
         inside: Sequence[str] = (),
+        command: str = "start",
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="forkresque-start-"))
         runtime = self.directory / "run"
@@ -50,7 +51,7 @@ class Start:
         with (self.directory / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 dying_with_runner(
-                    [*inside, sys.executable, "-m", "forkresque", "start", *args],
+                    [*inside, sys.executable, "-m", "forkresque", command, *args],
                     signal.SIGKILL if inside else signal.SIGTERM,
                 ),
                 cwd=ROOT,
