@@ -140,11 +140,16 @@ class Lookout:
         return told
 
     def _look_at_locks(self) -> None:
-        """See who holds the locks; from now on Redis tells when that changes, if it can."""
-        if not self._delayed.holds(self.token) and self.leads:
+        """See who holds the locks; from now on Redis tells when that changes, if it can.
+
+        What has changed since the lead was sought, it would not tell.
+        """
+        before, holders = self.leads, set(self._delayed.holders())
+        if holders != {self.token} if before else holders <= {self.token, ""}:
             self._promoter.renew(now=True)
             self._note_lead()
-            self.pause = 0.0
+            if self.leads is not before:
+                self.pause = 0.0
 
     # -- telling -------------------------------------------------------------------------------
 

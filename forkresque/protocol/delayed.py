@@ -8,7 +8,7 @@ from itertools import count
 from forkresque.errors import BadKey, InvalidPayload
 from forkresque.protocol.connection import Link, RedisClock
 from forkresque.protocol.failure import failure_entry
-from forkresque.protocol.keys import Keys, second_of, to_bytes, to_text
+from forkresque.protocol.keys import Keys, second_of, to_text
 from forkresque.protocol.payload import parse
 from forkresque.protocol.script import load
 
@@ -103,13 +103,13 @@ class Delayed:
         """Return the keys of all locks that a leader needs."""
         return [self._keys.leader(), *self._foreign_locks()]
 
-    def holds(self, token: str) -> bool:
-        """Return whether every lock is `token`'s still.
+    def holders(self) -> list[str]:
+        """Return the token that each of `locks` holds, "" for one that is free.
 
         With a tracking link, Redis tells when one of them changes.
         """
-        holders = self._link.command("MGET", *self.locks(), armed=True)
-        return all(holder == to_bytes(token) for holder in holders)
+        found = self._link.command("MGET", *self.locks(), armed=True)
+        return [to_text(token or b"") for token in found]
 
     def resign(self, token: str) -> int:
         """Give up every lock that is ours; return how many there were."""

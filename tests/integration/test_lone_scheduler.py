@@ -21,6 +21,7 @@ from forkresque.errors import (
     RedisUnavailable,
 )
 from forkresque.events import SCHEDULER_EVENTS
+from forkresque.protocol.delayed import Delayed
 from forkresque.protocol.failure import parse_failure
 from forkresque.protocol.foreign import NODE_TIMEOUT
 from forkresque.protocol.keys import Keys
@@ -232,6 +233,23 @@ def test_it_is_no_leader_as_soon_as_a_lock_is_taken(
     wait_until(lambda: not scheduler.it.leader, "the end of the lead")
     one_redis.delete(lock)
     scheduler.await_told("leader", 2)
+    assert scheduler.it.leader
+
+
+def test_a_lock_that_is_freed_while_it_looks_is_not_waited_for(
+    new: New, one_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_redis.set(KEYS.node_leader(), "stranger")
+    holders = Delayed.holders
+
+    def holders_now(self: Delayed) -> list[str]:
+        one_redis.delete(KEYS.node_leader())  # after the lead was sought, and before Redis tells
+        return holders(self)
+
+    monkeypatch.setattr(Delayed, "holders", holders_now)
+    scheduler = new()
+
+    assert scheduler.it.poll() == 0
     assert scheduler.it.leader
 
 
