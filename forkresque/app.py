@@ -11,13 +11,13 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from forkresque import embedded
 from forkresque.configfile import read, read_from
 from forkresque.configuration import resolve
-from forkresque.connection import Connection
+from forkresque.connection import PLACING, Connection
 from forkresque.errors import ConfigError, UnknownJob
 from forkresque.jobs import Definition, OnCrash, define, definitions
 from forkresque.options import ClientOptions
 from forkresque.plugins.hooks import PluginLike
 from forkresque.producer import Duration, Moment, seconds
-from forkresque.protocol.connection import masked
+from forkresque.protocol.address import masked
 from forkresque.protocol.store import Ack
 from forkresque.queue import Queue
 
@@ -97,7 +97,8 @@ class Forkresque:
     Without `url`: FORKRESQUE_REDIS_URL, the configuration file, REDIS_URL, or
     redis://localhost:6379/0; likewise `namespace`, the prefix of all keys, and `ack`: with
     "replica" or "disk" an enqueue returns only when a replica, or the server's disk, has the job
-    as well. `allow_bigint` lets integers beyond 2**53 pass, which JavaScript readers would change.
+    as well. Instead of or beside the URL stand the keywords of a `Connection`: `host`, `redis` and
+    so on. `allow_bigint` lets integers beyond 2**53 pass, which JavaScript readers would change.
     Raises ConfigError.
     """
 
@@ -105,13 +106,19 @@ class Forkresque:
         self,
         url: str | None = None,
         *,
-        namespace: str | None = None,
+        namespace: str | Sequence[str] | None = None,
         ack: str | None = None,
         allow_bigint: bool = False,
+        **keywords: Any,
     ) -> None:
-        given = {"redis": url, "namespace": namespace, "ack": ack}
+        named = None if namespace is None else Connection(namespace=namespace).keys.namespace
+        given = {"redis": url, "namespace": named, "ack": ack}
         file = read(os.environ) if None in given.values() else None
         self._options = resolve(ClientOptions, given=given, environ=os.environ, file=file)
+        self._keywords = {name: value for name, value in keywords.items() if value is not None}
+        self._placed = bool(self._keywords.keys() & PLACING)  # where Redis is, no URL says
+        if self._keywords:
+            Connection(url if self._placed else self.url, namespace=self.namespace, **keywords)
         self._allow_bigint = allow_bigint
         self.jobs: dict[str, Definition] = {}
 
@@ -145,7 +152,7 @@ class Forkresque:
     @property
     def masked_url(self) -> str:
         """Return where Redis is, without the password."""
-        return masked(self.url)
+        return self.connection.place if self._placed else masked(self.url)
 
     def connect_to(
         self, *, url: str | None = None, namespace: str | None = None, ack: str | None = None
@@ -154,21 +161,33 @@ class Forkresque:
         new = {"redis": url or None, "namespace": namespace, "ack": ack}
         given = asdict(self._options) | {k: v for k, v in new.items() if v is not None}
         self._options = resolve(ClientOptions, given=given, environ={})
-        self.__dict__.pop("queue", None)
+        if url:  # another Redis has other logins as well
+            kept = self._keywords.keys() & {"timeout", "scan_count"}
+            self._keywords = {name: self._keywords[name] for name in kept}
+            self._placed = False
+        for made in ("queue", "connection"):
+            self.__dict__.pop(made, None)
 
     @cached_property
-    def queue(self) -> Queue:
-        """Return the queues of this application's Redis. Connects at the first question.
+    def connection(self) -> Connection:
+        """Return where this application's jobs are. Connects at the first question.
 
-        For an embedded server it is started or joined now, and used until this process ends.
+        An embedded server is started or joined now, and used until this process ends.
         """
+        if self._placed:
+            return Connection(namespace=self.namespace, **self._keywords)
         url = self.url
         if embedded.is_embedded(url):
             server = embedded.start(embedded.directory_of(url))
             atexit.register(server.close)
             url = server.url
+        return Connection(url, namespace=self.namespace, **self._keywords)
+
+    @cached_property
+    def queue(self) -> Queue:
+        """Return the queues of this application's Redis; see `connection`."""
         return Queue(
-            Connection(url, namespace=self.namespace),
+            self.connection,
             self.jobs,
             ack=Ack(self._options.ack),
             allow_bigint=self._allow_bigint,

@@ -11,7 +11,7 @@ from forkresque.configfile import File
 from forkresque.configuration import Rank, Setting, resolve, settings
 from forkresque.errors import ConfigError
 from forkresque.options import ClientOptions, InterfaceOptions, SupervisorOptions, flag
-from forkresque.protocol.connection import masked
+from forkresque.protocol.address import masked
 
 _KINDS: tuple[type, ...] = (SupervisorOptions, ClientOptions, InterfaceOptions)
 

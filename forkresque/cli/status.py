@@ -12,7 +12,6 @@ from forkresque.cli.masters import statuses
 from forkresque.cli.parameters import Command
 from forkresque.cli.session import Session, pass_session
 from forkresque.errors import ExitCode, ForkresqueError, RedisRefused, RedisUnavailable
-from forkresque.protocol.connection import Target
 from forkresque.protocol.delayed import Delayed
 
 _SCALINGS = 5  # the latest of all pools
@@ -71,7 +70,7 @@ def _look(session: Session) -> tuple[dict[str, Any] | None, ForkresqueError | No
 def _facts(app: Forkresque) -> dict[str, Any]:
     queue, everybody = app.queue, workers.overview(app.queue)
     counts = queue.store.counts()
-    with closing(Target(app.url).link()) as link:
+    with closing(app.connection.link()) as link:
         leader = Delayed(link, queue.store.keys).leader()
     return {
         "url": app.masked_url,

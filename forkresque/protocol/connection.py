@@ -5,7 +5,6 @@ so lose a job; our callers ask again with the same token instead. A connection i
 anything goes wrong between a question and its answer, so no answer is ever read by the next.
 """
 
-import re
 import socket
 import time
 from collections.abc import Iterator
@@ -14,35 +13,18 @@ from typing import Any, Protocol
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    ClusterDownError,
-    NoScriptError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import NoScriptError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from forkresque.errors import (
-    BadKey,
-    ConfigError,
-    ForkresqueError,
-    RedisRefused,
-    RedisUnavailable,
-)
-from forkresque.protocol import sentinel
+from forkresque.errors import BadKey, ForkresqueError, RedisUnavailable
+from forkresque.protocol.address import Address, refusing
+from forkresque.protocol.cluster import ELSEWHERE
 from forkresque.protocol.script import Call, Scalar, pack
+from forkresque.protocol.trouble import TROUBLE, is_busy, translated
 
 SOCKET_TIMEOUT = 5.0
 _KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 4, 5, 6  # Linux: TCP_KEEPIDLE and so on
-# What a server answers that is no primary: nothing was done, and the address must be looked up
-# again. MasterDownError is a ClusterDownError.
-_ELSEWHERE = (ReadOnlyError, ClusterDownError)
-_REFUSALS = (ResponseError, AuthenticationError, AuthorizationError)
-_TROUBLE = (RedisError, OSError)
 
 _PARTS = ("connect", "disconnect", "send_packed_command", "read_response", "can_read")
 _CACHING = pack("CLIENT", "CACHING", "YES")  # track what the next command reads
@@ -60,28 +42,30 @@ class Caller(Protocol):
         """Send one command. Raises RedisUnavailable or RedisRefused."""
 
 
-def masked(url: str) -> str:
-    """Return `url` without any password, for messages."""
-    url = re.sub(r"^(\w+://[^:@/?#]*:).*@", r"\1***@", url)  # up to the last @: one may be within
-    return re.sub(r"([?&][^=&#]*password=)[^&#]*", r"\1***", url)
-
-
 class Target:
-    """Which Redis, and how to connect to it."""
+    """Which Redis, and how to connect to it: `address`, or its URL; `timeout` in seconds."""
 
-    def __init__(self, url: str, *, timeout: float = SOCKET_TIMEOUT) -> None:
-        self.url = url
+    def __init__(self, address: Address | str, *, timeout: float = SOCKET_TIMEOUT) -> None:
+        self.address = Address.of_url(address) if isinstance(address, str) else address
         self.timeout = timeout
-        self._pool_settings: dict[str, Any] = {
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
+        self.pool()  # a bad address is reported here, not at the first job
+
+    def within(self, timeout: float) -> "Target":
+        """Return the same Redis with another patience, in seconds."""
+        return Target(self.address, timeout=timeout)
+
+    def pool(self) -> redis.ConnectionPool:
+        """Return a pool that has not connected yet."""
+        settings: dict[str, Any] = {
+            "socket_timeout": self.timeout,
+            "socket_connect_timeout": self.timeout,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 3,
             "driver_info": None,
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         }
-        if not url.startswith("unix:"):
-            self._pool_settings |= {
+        if "path" not in self.address.settings:
+            settings |= {
                 "socket_keepalive": True,
                 "socket_keepalive_options": {
                     _KEEPALIVE_IDLE: 5,
@@ -89,23 +73,9 @@ class Target:
                     _KEEPALIVE_PROBES: 3,
                 },
             }
-        self.pool()  # a bad address is reported here, not at the first job
-
-    def pool(self) -> redis.ConnectionPool:
-        """Return a pool that has not connected yet."""
-        try:
-            if self.url.startswith(sentinel.SCHEME):
-                settings = self._pool_settings | sentinel.settings_of(self.url)
-                pool = redis.ConnectionPool(**settings)
-            else:
-                pool = redis.ConnectionPool.from_url(self.url, **self._pool_settings)
+        with refusing(self.address.place):
+            pool = redis.ConnectionPool(**(settings | dict(self.address.settings)))
             pool.connection_class(**pool.connection_kwargs)
-        except (ValueError, TypeError, RedisError) as error:
-            raise ConfigError(
-                f"the Redis URL {masked(self.url)} cannot be used: {error}",
-                hint="use redis://host:port/db, rediss://…, unix:///path, embedded:// or "
-                "sentinel://host:port,host:port/name",
-            ) from error
         return pool
 
     def link(self, *, tracking: bool = False) -> "Link":
@@ -117,27 +87,6 @@ class Target:
         return Client(self)
 
 
-def _translated(error: Exception, url: str, *, sent: bool = True) -> ForkresqueError:
-    """Return what an error of redis-py, or of a socket, means to us."""
-    place = masked(url)
-    if isinstance(error, _ELSEWHERE):
-        return RedisUnavailable(f"{place} is no primary: {error}", sent=False)
-    if _is_busy(error):
-        return RedisUnavailable(f"Redis at {place} is busy: {error}", sent=False)
-    if isinstance(error, _REFUSALS):
-        if str(error).startswith("WRONGTYPE"):
-            return BadKey(f"a key holds another type than Resque keeps there: {error}")
-        return RedisRefused(f"Redis at {place} refused: {error}")
-    if not sent:
-        return RedisUnavailable(f"cannot reach Redis at {place}: {error}", sent=False)
-    return RedisUnavailable(f"no answer from Redis at {place}: {error}")
-
-
-def _is_busy(error: Exception) -> bool:
-    """Return whether some client's long script keeps Redis from this: it passes."""
-    return isinstance(error, ResponseError) and str(error).startswith("BUSY ")
-
-
 class Link:
     """One connection, for one thread of one process.
 
@@ -147,7 +96,7 @@ class Link:
     """
 
     def __init__(self, target: Target, *, tracking: bool = False) -> None:
-        self._url = target.url
+        self._address = target.address
         pool = target.pool()
         self._connection: Any = pool.connection_class(**pool.connection_kwargs)
         self._wants_tracking = tracking
@@ -167,15 +116,15 @@ class Link:
                 return self._ask(call.by_digest, armed=armed)
             except NoScriptError:
                 return self._ask(call.by_source, armed=armed)
-        except _TROUBLE as error:
-            raise _translated(error, self._url) from error
+        except TROUBLE as error:
+            raise translated(error, self._address) from error
 
     def command(self, *words: Scalar, armed: bool = False) -> Any:
         """Send one command; see `call`."""
         try:
             return self._ask(pack(*words), armed=armed)
-        except _TROUBLE as error:
-            raise _translated(error, self._url) from error
+        except TROUBLE as error:
+            raise translated(error, self._address) from error
 
     def heard(self, key: bytes) -> bool:
         """Return whether `key` has changed since it was last forgotten, by what was pushed."""
@@ -194,9 +143,9 @@ class Link:
         try:
             while self._connection.is_connected and self._connection.can_read(0):
                 self._connection.read_response(push_request=True)
-        except _TROUBLE as error:
+        except TROUBLE as error:
             self.close()  # redis-py leaves a connection open that its peer has closed
-            raise _translated(error, self._url) from error
+            raise translated(error, self._address) from error
         keys, self._pushed = self._pushed, set()
         return keys
 
@@ -241,7 +190,7 @@ class Link:
             _exchange(self._connection, pack("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP"))
             self.tracking = True
         except ResponseError as error:
-            if _is_busy(error):
+            if is_busy(error):
                 self.close()
                 raise
             self._wants_tracking = False  # too old or not allowed: the caller polls
@@ -255,10 +204,10 @@ class Link:
                 return _exchange(connection, packed)
             connection.send_packed_command([_CACHING + packed])  # two would be two packets
             caching = _answer(connection)
-            if isinstance(caching, ResponseError) and not _is_busy(caching):
+            if isinstance(caching, ResponseError) and not is_busy(caching):
                 self._wants_tracking = self.tracking = False  # not allowed: the caller polls
             return connection.read_response()
-        except _ELSEWHERE:
+        except ELSEWHERE:
             self.close()
             raise
 
@@ -314,13 +263,20 @@ class Client:
         with self._connection() as connection:
             connection.send_packed_command([pack(*words) for words in commands])
             answers = [_answer(connection) for _ in commands]
-        errors = [_translated(a, self._target.url) for a in answers if isinstance(a, ResponseError)]
-        for error in errors:
-            if not isinstance(error, BadKey):
+            if lost := sum(isinstance(answer, ELSEWHERE) for answer in answers):
+                connection.disconnect()
+        told = [self._told(answer) for answer in answers]
+        for error in told:
+            if isinstance(error, ForkresqueError) and not isinstance(error, BadKey):
+                if isinstance(error, RedisUnavailable):
+                    error.sent = lost < len(answers)  # what came before it was done
                 raise error
-        return [
-            _translated(a, self._target.url) if isinstance(a, ResponseError) else a for a in answers
-        ]
+        return told
+
+    def _told(self, answer: Any) -> Any:
+        if isinstance(answer, ResponseError):
+            return translated(answer, self._target.address)
+        return answer
 
     def close(self) -> None:
         """Close all connections. The next call opens one again."""
@@ -328,17 +284,17 @@ class Client:
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
-        url = self._target.url
+        address = self._target.address
         try:
             connection = self._pool.get_connection()
-        except _TROUBLE as error:
-            raise _translated(error, url, sent=False) from error
+        except TROUBLE as error:
+            raise translated(error, address, sent=False) from error
         try:
             yield connection
-        except _TROUBLE as error:
-            if isinstance(error, _ELSEWHERE) or not isinstance(error, ResponseError):
+        except TROUBLE as error:
+            if isinstance(error, ELSEWHERE) or not isinstance(error, ResponseError):
                 connection.disconnect()
-            raise _translated(error, url) from error
+            raise translated(error, address) from error
         except BaseException:
             connection.disconnect()
             raise

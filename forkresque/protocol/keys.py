@@ -35,6 +35,16 @@ class Keys:
         self.namespace = ":".join(part for part in parts if part.strip())
         self._prefix = to_bytes(self.namespace) + b":" if self.namespace else b""
 
+    @property
+    def hash_tag(self) -> str:
+        """Return the part of every key that says where in a Redis Cluster it lives, or nothing.
+
+        It is what stands in the first braces, if anything does.
+        """
+        _, _, rest = self.namespace.partition("{")
+        tag, closed, _ = rest.partition("}")
+        return tag if closed else ""
+
     def _key(self, *parts: bytes) -> bytes:
         return self._prefix + b":".join(parts)
 

@@ -4,28 +4,37 @@ Every connect asks the sentinels anew. So whoever closes a connection, after REA
 silence, and opens it again finds the server that was promoted meanwhile.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import parse_url
+from redis.connection import to_bool
 from redis.exceptions import ConnectionError as CannotConnect
 from redis.exceptions import ReadOnlyError, RedisError
 from redis.retry import Retry
 
-SCHEME = "sentinel://"
 DEFAULT_PORT = 26379
 LOOKUP_TIMEOUT = 1.0  # for each sentinel: the next one knows as much
 _PRIMARY = (b"master", b"primary")
+
+Place = tuple[str, int]
 
 
 class Sentinels:
     """The sentinels that watch one primary, by the name they know it by."""
 
-    def __init__(self, places: list[tuple[str, int]], name: str, **settings: Any) -> None:
-        self.places = places
+    def __init__(
+        self,
+        places: Sequence[Place],
+        name: str,
+        *,
+        kind: type[redis.Connection] = redis.Connection,
+        **settings: Any,
+    ) -> None:
+        self.places = list(places)
         self.name = name
+        self._kind = kind
         self._settings: dict[str, Any] = {
             "socket_timeout": LOOKUP_TIMEOUT,
             "socket_connect_timeout": LOOKUP_TIMEOUT,
@@ -55,7 +64,7 @@ class Sentinels:
         self.places = [*self.places[1:], *self.places[:1]]
 
     def _ask(self, host: str, port: int) -> list[bytes] | None:
-        connection: Any = redis.Connection(host, port, **self._settings)  # type: ignore[no-untyped-call]
+        connection: Any = self._kind(host=host, port=port, **self._settings)
         try:
             connection.connect()
             # Unlike SENTINEL MASTERS, it tells of the new one as soon as that is promoted.
@@ -94,28 +103,28 @@ class PrimaryConnection(redis.Connection):
             raise ReadOnlyError(f"{self.host}:{self.port} says that it is a {role.decode()}")
 
 
-def settings_of(url: str) -> dict[str, Any]:
-    """Return what a pool needs for `sentinel://[user:password@]host[:port],…/name[/db]`.
+class PrimaryTlsConnection(PrimaryConnection, redis.SSLConnection):
+    """The same over TLS."""
 
-    The name and password in front are the servers'; the sentinels' own are the parameters
-    `sentinel_username` and `sentinel_password`. Raises ValueError for any other shape.
+
+def settings(
+    places: Sequence[Place], own: Mapping[str, Any], tls: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return what a pool needs besides for the primary behind these sentinels.
+
+    `own` are the sentinels' options: `sentinel_name` is how they call the primary,
+    `sentinel_username` and `sentinel_password` are for themselves, and `sentinel_ssl` says whether
+    they speak TLS, if not as the servers do. Raises ValueError.
     """
-    parts = urlsplit(url)
-    login, at, hosts = parts.netloc.rpartition("@")
-    name, _, db = parts.path.strip("/").partition("/")
-    if not name or not (db or "0").isdigit():
-        raise ValueError("it must end in the primary's name, or in /name/db")
-    places = [_place(host) for host in hosts.split(",")]
-    settings: dict[str, Any] = parse_url(  # type: ignore[no-untyped-call]
-        f"redis://{login}{at}primary/{db}?{parts.query}"
-    )
-    own = {key: settings.pop(f"sentinel_{key}", None) for key in ("username", "password")}
-    sentinels = Sentinels(places, unquote(name), **own)
-    return settings | {"connection_class": PrimaryConnection, "sentinels": sentinels}
-
-
-def _place(text: str) -> tuple[str, int]:
-    parts = urlsplit(f"//{text}")
-    if not parts.hostname:
-        raise ValueError("a sentinel has no host name")
-    return parts.hostname, parts.port or DEFAULT_PORT
+    if not places or not own.get("sentinel_name"):
+        raise ValueError("sentinels need at least one place and the primary's sentinel_name")
+    login: dict[str, Any] = {name: own.get(f"sentinel_{name}") for name in ("username", "password")}
+    guarded: Any = own.get("sentinel_ssl", tls is not None)
+    if to_bool(guarded):  # type: ignore[no-untyped-call]
+        sentinels = Sentinels(
+            places, own["sentinel_name"], kind=redis.SSLConnection, **{**login, **(tls or {})}
+        )
+    else:
+        sentinels = Sentinels(places, own["sentinel_name"], **login)
+    kind = PrimaryConnection if tls is None else PrimaryTlsConnection
+    return {"connection_class": kind, "sentinels": sentinels, **(tls or {})}

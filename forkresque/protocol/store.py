@@ -283,15 +283,12 @@ def _refuse_bad_key(answer: list[bytes]) -> None:
 
 def check_server(client: Client, namespace: str) -> None:
     """Refuse a Redis on which jobs would get lost or nothing would work. Raises RedisRefused."""
-    known = client.command("GET", Keys(namespace).proto())
-    if known and known.isdigit() and (len(known) > _DIGITS or int(known) > PROTOCOL):
-        raise newer_protocol(known)
     info = client.command("INFO")
     text = info.decode("utf-8", "replace") if isinstance(info, bytes) else str(info)
     facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     if facts.get("role", "master") != "master":
         raise RedisRefused("this Redis is a replica", hint="give the address of its primary")
-    if facts.get("cluster_enabled") == "1" and not ("{" in namespace and "}" in namespace):
+    if facts.get("cluster_enabled") == "1" and not Keys(namespace).hash_tag:
         raise RedisRefused(
             f"this is a Redis Cluster and the namespace {namespace!r} has no hash tag",
             hint="use a namespace such as {resque}, so that all keys live on one node",
@@ -302,3 +299,6 @@ def check_server(client: Client, namespace: str) -> None:
             f"this Redis may throw jobs away: maxmemory-policy is {policy}",
             hint="CONFIG SET maxmemory-policy noeviction",
         )
+    known = client.command("GET", Keys(namespace).proto())
+    if known and known.isdigit() and (len(known) > _DIGITS or int(known) > PROTOCOL):
+        raise newer_protocol(known)

@@ -23,9 +23,9 @@ from forkresque.options import SupervisorOptions
 from forkresque.policy import queues as patterns
 from forkresque.policy.backoff import Backoff
 from forkresque.promoter import Promoter
-from forkresque.protocol.connection import RedisClock, Target
+from forkresque.protocol.connection import RedisClock
 from forkresque.protocol.delayed import Delayed, Lead
-from forkresque.protocol.keys import Keys, to_bytes, to_text
+from forkresque.protocol.keys import to_bytes, to_text
 from forkresque.protocol.locks import renew_locks
 from forkresque.protocol.registry import Registry
 from forkresque.protocol.script import load
@@ -71,8 +71,8 @@ class Clerk:
         self._board = board
         self._inherited = inherited
         self._identity = identity
-        self._keys = Keys(app.namespace)
-        self._link = Target(app.url, timeout=SOCKET_TIMEOUT).link(tracking=True)
+        self._keys = app.connection.keys
+        self._link = app.connection.link(tracking=True, timeout=SOCKET_TIMEOUT)
         self._registry = Registry(self._link, self._keys, audit=options.audit)
         self._clock = RedisClock(self._link)
         delayed = Delayed(self._link, self._keys)

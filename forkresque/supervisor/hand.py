@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 
 from forkresque import processes
 from forkresque.app import Forkresque
-from forkresque.connection import Connection
 from forkresque.errors import ExitCode, JobAborted, JobTimeout, RedisRefused, RedisUnavailable
 from forkresque.events import Emitter
 from forkresque.idle import BEAT
@@ -273,7 +272,7 @@ def work(
     wakeups.install()
     limits = Limits(options.max_jobs, options.max_memory)
     station = Pooled(board, baton, inherited, wakeups, limits)
-    connection = Connection(app.url, namespace=app.namespace)
+    connection = app.connection
     worker = Worker(
         connection,
         limited(app.jobs, options.job_timeout),

@@ -320,7 +320,7 @@ class MultiWorker(Observable):
         with ExitStack() as undo:
             if embedded.is_embedded(url):
                 directory = embedded.directory_of(url)
-                if directory is None and "queue" in vars(app):
+                if directory is None and "connection" in vars(app):
                     raise ConfigError(
                         f"{url} without a directory is a new server, and jobs are in another",
                         hint="start before the first job is enqueued, or name the directory",

@@ -383,7 +383,7 @@ def drop_lost_lock(target: Target, told: Told) -> None:
     """Drop a lock whose time has run out, and which a stranger has taken meanwhile."""
     claims = Actor(target).claims
     assert take_lock(claims)
-    Target(target.url).link().command("MSET", LOCK, STRANGER, LOST, "1")
+    Target(target.address).link().command("MSET", LOCK, STRANGER, LOST, "1")
     told(insist(lambda: claims.drop_lock(LOCK)))
 
 
@@ -658,7 +658,7 @@ def work(appoint: Appoint, *, off: bool = False) -> Act:
     """Return a worker that leaves after its last job, or when the queue is worked `off`."""
 
     def act(target: Target, told: Told) -> None:
-        app, queue = Forkresque(), Queue(Over(Target(target.url).client(), KEYS))
+        app, queue = Forkresque(), Queue(Over(Target(target.address).client(), KEYS))
 
         @app.job("last", queue="high")
         def last() -> None:

@@ -354,5 +354,47 @@ def test_a_url_that_cannot_be_used_is_refused_before_anything_is_sent() -> None:
     app = Forkresque("http://localhost")
     job = app.job("send")(send)
 
-    with pytest.raises(ConfigError, match="the Redis URL http://localhost cannot be used"):
+    with pytest.raises(ConfigError, match="the Redis address http://localhost cannot be used"):
         job.enqueue("a")
+
+
+# -- where Redis is, by keywords -----------------------------------------------------------------
+
+
+def test_an_application_takes_the_keywords_of_a_connection() -> None:
+    app = Forkresque(host="cache", port=1, password="s3cret", namespace=["a", "b"])
+
+    assert app.connection.place == app.masked_url == "redis://cache:1"
+    assert (app.namespace, app.connection.keys.namespace) == ("a:b", "a:b")
+    assert app.queue.connection is app.connection
+
+
+def test_keywords_can_stand_beside_an_applications_url() -> None:
+    app = Forkresque("redis://cache", timeout=1.5, ssl_ca_certs="/ca")
+
+    assert app.connection.target.timeout == 1.5
+    assert app.connection.target.address.settings["ssl_ca_certs"] == "/ca"
+
+
+def test_a_url_of_the_command_line_is_stronger_than_keywords() -> None:
+    app = Forkresque(host="cache", password="s3cret", timeout=1.5)
+
+    app.connect_to(url="redis://other")
+
+    assert app.connection.place == app.url == "redis://other"
+    assert "password" not in app.connection.target.address.settings
+    assert app.connection.target.timeout == 1.5
+
+
+def test_a_namespace_of_the_command_line_leaves_the_keywords() -> None:
+    app = Forkresque(host="cache")
+
+    app.connect_to(namespace="other")
+
+    assert (app.connection.place, app.connection.key("x")) == ("redis://cache:6379", "other:x")
+
+
+@pytest.mark.parametrize("keywords", [{"pasword": "s3cret"}, {"host": "h", "path": "/p"}])
+def test_keywords_that_cannot_be_used_are_refused_at_once(keywords: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        Forkresque(**keywords)

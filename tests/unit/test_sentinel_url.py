@@ -8,7 +8,8 @@ import pytest
 from redis.exceptions import ConnectionError as CannotConnect
 
 from forkresque.errors import ConfigError
-from forkresque.protocol.connection import Target, masked
+from forkresque.protocol.address import masked
+from forkresque.protocol.connection import Target
 from forkresque.protocol.sentinel import PrimaryConnection, Sentinels
 
 SECRETS = ("s3cret", "guard3d")

@@ -1,0 +1,113 @@
+"""A Connection reaches what it is given, and leaves what others have alone."""
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from forkresque import Connection, Queue, RedisRefused, RedisUnavailable
+from tests.support.servers import HOST, Server, free_port
+
+
+@pytest.fixture
+def connection(server: Server) -> Iterator[Connection]:
+    connection = Connection(server.url, namespace="app*[1]", scan_count=2)
+    yield connection
+    connection.end()
+
+
+def test_keys_are_found_by_a_pattern_and_each_once(connection: Connection, redis: Redis) -> None:
+    mine = {f"app*[1]:lock:{number}" for number in range(30)}
+    for key in (*mine, "app*[1]:other", "appendix1:lock:1", "lock:1"):
+        redis.set(key, "x")
+
+    found = connection.get_keys(connection.key("lock", "*"))
+
+    assert sorted(found) == sorted(mine)
+    assert len(connection.get_keys("*", count=1000)) == 33
+
+
+def test_keys_are_found_again_after_the_end(connection: Connection, redis: Redis) -> None:
+    redis.set(connection.key("one"), "x")
+    assert connection.get_keys("*") == [connection.key("one")]
+
+    connection.end()
+    connection.end()
+
+    assert connection.get_keys("*") == [connection.key("one")]
+
+
+def test_connecting_stores_nothing_and_leaves_nothing(connection: Connection, redis: Any) -> None:
+    before = len(redis.client_list())
+
+    connection.connect()
+
+    assert redis.dbsize() == 0
+    assert len(redis.client_list()) == before
+
+
+def test_connecting_to_nobody_is_an_error() -> None:
+    connection = Connection(host=HOST, port=free_port())
+
+    with pytest.raises(RedisUnavailable, match=r"cannot reach Redis at redis://127\.0\.0\.1:"):
+        connection.connect()
+
+
+def test_connecting_to_a_replica_is_refused(server: Server) -> None:
+    with (
+        Server(server.binary, args=("--replicaof", HOST, str(server.port))) as replica,
+        pytest.raises(RedisRefused, match="replica"),
+    ):
+        Connection(replica.url).connect()
+
+
+def test_a_database_can_be_chosen(server: Server) -> None:
+    queue = Queue({"host": HOST, "port": server.port, "database": 3})
+    with closing(queue.store.client):
+        queue.enqueue("math", "note", [1])
+
+    with closing(server.client(db=3)) as third:
+        assert third.llen("resque:queue:math") == 1
+
+
+def test_a_client_is_used_for_its_settings_alone(server: Server) -> None:
+    with closing(Redis(host=HOST, port=server.port, db=2, decode_responses=True)) as client:
+        client.ping()
+        own = client.client_id()
+        queue = Queue(Connection(redis=client))
+
+        queue.enqueue("math", "note", [1])
+        assert queue.lengths() == {"math": 1}
+        queue.end()
+
+        assert client.client_id() == own, "its connection was closed"
+        assert client.llen("resque:queue:math") == 1
+
+
+def test_a_watch_of_the_client_is_not_broken_by_us_nor_we_by_it(server: Server) -> None:
+    theirs: Any = Redis(host=HOST, port=server.port)
+    with closing(theirs) as client, client.pipeline() as pipe:
+        pipe.watch("resque:queues")
+        pipe.multi()
+        pipe.set("mine", "1")
+        queue = Queue(Connection(redis=client))
+        with closing(queue.store.client):
+            assert queue.enqueue("math", "note", [1]), "stored although a transaction is open"
+
+        with pytest.raises(Exception, match="Watched variable changed"):
+            pipe.execute()
+        assert client.llen("resque:queue:math") == 1
+
+
+def test_a_connection_survives_a_fork_by_opening_its_own(server: Server, redis: Any) -> None:
+    queue = Queue(Connection(server.url))
+    with closing(queue.store.client) as client:
+        parents = client.command("CLIENT", "ID")
+        pool = client._pool
+        pool.pid = os.getpid() - 1  # as it is in a child: redis-py looks at nothing else
+
+        assert client.command("CLIENT", "ID") != parents
+    assert redis.ping()
