@@ -98,11 +98,11 @@ class QueueLock(Configured):
         lock = _key(self._key, context, context.keys.queue_lock)
         value = b"%d.%b" % (int(context.now()) + self._lock_timeout + 1, token_hex(12).encode())
         brief = min(_UNTIL_STORED, self._lock_timeout)
-        if not take_lock(context.redis, lock, value, brief):
+        if not take_lock(context.redis, context.keys, lock, value, brief):
             return False
 
         def keep(stored: bool) -> None:  # noqa: FBT001 - of `when_enqueued`
-            keep_lock(context.redis, lock, value, self._lock_timeout if stored else 0)
+            keep_lock(context.redis, context.keys, lock, value, self._lock_timeout if stored else 0)
 
         context.when_enqueued(keep)
         return True

@@ -14,14 +14,14 @@ from forkresque.protocol.keys import Keys, to_text
 from forkresque.protocol.script import load
 
 
-def take_lock(caller: Caller, lock: bytes, value: bytes, seconds: int) -> bool:
+def take_lock(caller: Caller, keys: Keys, lock: bytes, value: bytes, seconds: int) -> bool:
     """Take the lock of a job that waits; False when it is taken. See lua/queue_lock.lua."""
-    return _asked(caller, lock, value, seconds, take="1")
+    return _asked(caller, keys, lock, value, seconds, take="1")
 
 
-def keep_lock(caller: Caller, lock: bytes, value: bytes, seconds: int) -> bool:
+def keep_lock(caller: Caller, keys: Keys, lock: bytes, value: bytes, seconds: int) -> bool:
     """Have the lock last `seconds` from now on, 0 to free it; False when it is not ours."""
-    return _asked(caller, lock, value, seconds, take="")
+    return _asked(caller, keys, lock, value, seconds, take="")
 
 
 def free_lock(
@@ -84,6 +84,10 @@ def _scan(client: Client, pattern: bytes, page: int) -> Iterator[bytes]:
             return
 
 
-def _asked(caller: Caller, lock: bytes, value: bytes, seconds: int, *, take: str) -> bool:
-    call = load("queue_lock").pack(lock=lock, value=value, seconds=seconds, take=take)
+def _asked(
+    caller: Caller, keys: Keys, lock: bytes, value: bytes, seconds: int, *, take: str
+) -> bool:
+    call = load("queue_lock").pack(
+        lock=lock, home=keys.queues(), value=value, seconds=seconds, take=take
+    )
     return bool(caller.call(call))

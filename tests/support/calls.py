@@ -116,7 +116,7 @@ def _renew_locks(world: World) -> int:
 
 
 def _waiting_lock(world: World) -> None:
-    assert take_lock(world.store.client, LOCK, b"9.mine", 60)
+    assert take_lock(world.store.client, KEYS, LOCK, b"9.mine", 60)
 
 
 def _failed(world: World) -> None:
@@ -289,13 +289,13 @@ SCRIPTS = [
     _script(
         "queue_lock",
         GROWS,
-        lambda w, _: take_lock(w.store.client, LOCK, b"9.mine", 60),
+        lambda w, _: take_lock(w.store.client, KEYS, LOCK, b"9.mine", 60),
         case="to take",
     ),
     _script(
         "queue_lock",
         FREES,
-        lambda w, _: keep_lock(w.store.client, LOCK, b"9.mine", 600),
+        lambda w, _: keep_lock(w.store.client, KEYS, LOCK, b"9.mine", 600),
         _waiting_lock,
         case="to keep",
     ),

@@ -1,14 +1,16 @@
 -- Take or keep the lock of a job that waits, in node-resque's form.
 --
--- KEYS lock
+-- KEYS lock home
 -- ARGV value seconds take
 --
 --   lock     string with a TTL  `<epoch second at which it ends>.<nonce>`; node writes the number only
+--   home     any key of the namespace: so a Cluster refuses a lock that is not in its slot
 --   seconds  how long it is to last from now on; 0 frees it
 --   take     "1": take it if nobody has it; else only what has this `value` is touched
 --
 -- Returns 1 when the lock is ours, or was and is freed, else 0. Sending it again gives the same
 -- answer, but for a lock that was freed. O(1).
+assert(home)
 local found = redis.pcall("GET", lock)
 if type(found) == "table" then return 0 end
 if found == value then
