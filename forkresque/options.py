@@ -180,7 +180,7 @@ class ClientOptions:
         short="-u",
         also=("REDIS_URL",),
         metavar="URL",
-        help="Redis: redis://, rediss://, unix://, sentinel:// or embedded://[DIR].",
+        help="Redis: redis://, rediss://, unix://, sentinel://, cluster:// or embedded://[DIR].",
     )
     namespace: str = option("resque", help="Prefix of all keys; Resque's own is resque.")
     ack: str = option(
