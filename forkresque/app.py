@@ -97,9 +97,10 @@ class Forkresque:
     Without `url`: FORKRESQUE_REDIS_URL, the configuration file, REDIS_URL, or
     redis://localhost:6379/0; likewise `namespace`, the prefix of all keys, and `ack`: with
     "replica" or "disk" an enqueue returns only when a replica, or the server's disk, has the job
-    as well. Instead of or beside the URL stand the keywords of a `Connection`: `host`, `redis` and
-    so on. `allow_bigint` lets integers beyond 2**53 pass, which JavaScript readers would change.
-    Raises ConfigError.
+    as well. `failure_backend` is "redis" for one list of failed jobs, or "redis_multi_queue" for
+    one for each queue, as Ruby can have it. Instead of or beside the URL stand the keywords of a
+    `Connection`: `host`, `redis` and so on. `allow_bigint` lets integers beyond 2**53 pass, which
+    JavaScript readers would change. Raises ConfigError.
     """
 
     def __init__(
@@ -108,11 +109,17 @@ class Forkresque:
         *,
         namespace: str | Sequence[str] | None = None,
         ack: str | None = None,
+        failure_backend: str | None = None,
         allow_bigint: bool = False,
         **keywords: Any,
     ) -> None:
         named = None if namespace is None else Connection(namespace=namespace).keys.namespace
-        given = {"redis": url, "namespace": named, "ack": ack}
+        given = {
+            "redis": url,
+            "namespace": named,
+            "ack": ack,
+            "failure_backend": failure_backend,
+        }
         file = read(os.environ) if None in given.values() else None
         self._options = resolve(ClientOptions, given=given, environ=os.environ, file=file)
         self._keywords = {name: value for name, value in keywords.items() if value is not None}
@@ -136,7 +143,11 @@ class Forkresque:
         file = read_from(Path(path)) if path else read(os.environ)
         options = resolve(ClientOptions, given={}, environ=os.environ, file=file)
         return cls(
-            options.redis, namespace=options.namespace, ack=options.ack, allow_bigint=allow_bigint
+            options.redis,
+            namespace=options.namespace,
+            ack=options.ack,
+            failure_backend=options.failure_backend,
+            allow_bigint=allow_bigint,
         )
 
     @property
@@ -155,10 +166,20 @@ class Forkresque:
         return self.connection.place if self._placed else masked(self.url)
 
     def connect_to(
-        self, *, url: str | None = None, namespace: str | None = None, ack: str | None = None
+        self,
+        *,
+        url: str | None = None,
+        namespace: str | None = None,
+        ack: str | None = None,
+        failure_backend: str | None = None,
     ) -> None:
-        """Use another Redis, namespace or acknowledgement from now on; None leaves it as it is."""
-        new = {"redis": url or None, "namespace": namespace, "ack": ack}
+        """Use another Redis, namespace and so on from now on; None leaves it as it is."""
+        new = {
+            "redis": url or None,
+            "namespace": namespace,
+            "ack": ack,
+            "failure_backend": failure_backend,
+        }
         given = asdict(self._options) | {k: v for k, v in new.items() if v is not None}
         self._options = resolve(ClientOptions, given=given, environ={})
         if url:  # another Redis has other logins as well
@@ -174,14 +195,15 @@ class Forkresque:
 
         An embedded server is started or joined now, and used until this process ends.
         """
+        about = self._keywords | {"failure_backend": self._options.failure_backend}
         if self._placed:
-            return Connection(namespace=self.namespace, **self._keywords)
+            return Connection(namespace=self.namespace, **about)
         url = self.url
         if embedded.is_embedded(url):
             server = embedded.start(embedded.directory_of(url))
             atexit.register(server.close)
             url = server.url
-        return Connection(url, namespace=self.namespace, **self._keywords)
+        return Connection(url, namespace=self.namespace, **about)
 
     @cached_property
     def queue(self) -> Queue:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from enum import StrEnum
 from typing import Any
 
 from forkresque.errors import ConfigError
@@ -18,10 +19,17 @@ from forkresque.protocol.store import check_server
 DEFAULT_URL = "redis://localhost:6379/0"
 SCAN_COUNT = 1000
 
-_OWN = ("url", "database", "port", "redis", "namespace", "scan_count", "timeout")
+_OWN = ("url", "database", "port", "redis", "namespace", "scan_count", "timeout", "failure_backend")
 KNOWN = frozenset({*_OWN, *WHERE, *OPTIONS, *SENTINEL_OPTIONS}) - {"db"}
 
 PLACING = frozenset({*WHERE, "port", "redis"})  # without a URL, what says where Redis is
+
+
+class FailureBackend(StrEnum):
+    """Where failed jobs are recorded, by the names that Ruby's FAILURE_BACKEND has."""
+
+    REDIS = "redis"  # one list for all
+    REDIS_MULTI_QUEUE = "redis_multi_queue"  # one list for each queue
 
 
 class Connection:
@@ -33,8 +41,10 @@ class Connection:
     where that client's go, and those it has are left alone. `options` are redis-py's: `ssl`,
     `ssl_ca_certs`, `client_name` and so on; they can stand beside a URL, and in it. `timeout` is in
     seconds, for connecting and for each answer. `scan_count` is how many keys Redis looks at in one
-    step. Nothing is connected before the first question, and what is connected is not shared with
-    a child that is forked later. Raises ConfigError for what cannot be used.
+    step. `failure_backend` is "redis" for one list of failed jobs, or "redis_multi_queue" for one
+    for each queue, as in Ruby. Nothing is connected before the first question, and what is
+    connected is not shared with a child that is forked later. Raises ConfigError for what cannot
+    be used.
     """
 
     scan_count: int = 1000  # keys that Redis looks at in one step of a search
@@ -52,13 +62,14 @@ class Connection:
         redis: object = None,
         scan_count: int = SCAN_COUNT,
         timeout: float = SOCKET_TIMEOUT,
+        failure_backend: str = FailureBackend.REDIS,
         **options: Any,
     ) -> None:
         given = {"host": host, "port": _number("port", port, 1), "username": username}
         given |= {"password": password, "db": _number("database", database, 0), **options}
         given = {name: value for name, value in given.items() if value is not None}
         _refuse_unknown(given)
-        self.keys = Keys(_checked(namespace))
+        self.keys = Keys(_checked(namespace), failed_by_queue=_has_many_lists(failure_backend))
         self.scan_count = _number("scan_count", scan_count, 1) or SCAN_COUNT
         if not 0 < timeout < math.inf:
             raise ConfigError(f"timeout must be a number of seconds above 0, got {timeout!r}")
@@ -182,6 +193,15 @@ def _number(name: str, given: object, least: int) -> int | None:
     return given
 
 
+def _has_many_lists(backend: str) -> bool:
+    try:
+        return FailureBackend(backend) is FailureBackend.REDIS_MULTI_QUEUE
+    except ValueError:
+        raise ConfigError(
+            f"failure_backend must be redis or redis_multi_queue, got {backend!r}"
+        ) from None
+
+
 def _checked(namespace: object) -> str | list[str]:
     if isinstance(namespace, str):
         return namespace
@@ -194,6 +214,7 @@ def _checked(namespace: object) -> str | list[str]:
 
 _IOREDIS = {
     "scanCount": "scan_count",
+    "failureBackend": "failure_backend",
     "db": "database",
     "name": "sentinel_name",
     "sentinelUsername": "sentinel_username",

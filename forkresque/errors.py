@@ -7,6 +7,7 @@
        ├─ InvalidPayload        bytes in Redis that are not a job
        ├─ UnknownJob            a job name that the application does not register
        ├─ AlreadyScheduled      an equal job waits for the same second already
+       ├─ NotFailed             a failed job that is no longer in the failed list
        ├─ JobLost               a job that others have recovered from its worker meanwhile
        ├─ RedisUnavailable      no answer from Redis (exit 69)
        │  └─ EnqueueUnknown     the answer was lost: the job may be stored; carries the request id
@@ -68,6 +69,10 @@ class UnknownJob(ForkresqueError):
 
 class AlreadyScheduled(ForkresqueError):
     """An equal job waits for the same second already, as `unique` forbids."""
+
+
+class NotFailed(ForkresqueError):
+    """A failed job that is no longer in the failed list: retried or removed by somebody else."""
 
 
 class JobLost(ForkresqueError):

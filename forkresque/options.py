@@ -189,6 +189,13 @@ class ClientOptions:
         metavar="primary|replica|disk",
         help="What must have a job before its enqueue returns: also a replica, or the disk.",
     )
+    failure_backend: str = option(
+        "redis",
+        also=("FAILURE_BACKEND",),
+        parse=_one_of("redis", "redis_multi_queue"),
+        metavar="redis|redis_multi_queue",
+        help="Failed jobs in one list for all, or as in Ruby in one for each queue.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,17 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
-from forkresque.errors import InvalidArgs
+from forkresque.errors import InvalidArgs, NotFailed
 from forkresque.producer import Moment, Producer, due_second, listed
 from forkresque.protocol.agenda import Agenda, DelayedAt
 from forkresque.protocol.backlog import Backlog
 from forkresque.protocol.failure import Failure, parse_failure
+from forkresque.protocol.failures import Failures
 from forkresque.protocol.locks import all_locks, delete_lock
 from forkresque.protocol.payload import name_of
 from forkresque.protocol.spellings import Sought
 from forkresque.protocol.store import check_server
+from forkresque.protocol.stuck import retry_stuck
 
 
 class Queue(Producer):
@@ -135,13 +137,22 @@ class Queue(Producer):
 
     # -- failed jobs -------------------------------------------------------------------------
 
-    def failed_count(self) -> int:
-        """Return how many failure records there are."""
-        return self.store.failed_count()
+    @cached_property
+    def failures(self) -> Failures:
+        """Return the failed lists as they are in Redis."""
+        return Failures(self.store)
 
-    def failed(self, start: int = 0, stop: int = -1) -> list[Failure]:
-        """Return failed jobs, oldest first, from `start` to `stop`, both included."""
-        return [parse_failure(entry) for entry in self.store.failed(start, stop)]
+    def failed_count(self, queue: str | None = None) -> int:
+        """Return how many failed jobs there are, of all queues or of one."""
+        return self.failures.count(queue)
+
+    def failed(self, start: int = 0, stop: int = -1, *, queue: str | None = None) -> list[Failure]:
+        """Return failed jobs, oldest first, from `start` to `stop`, both included.
+
+        With one failed list for each queue they are counted through list by list. Those of one
+        `queue` are its list then; in a list for all they have to be searched.
+        """
+        return [parse_failure(entry) for entry in self.failures.entries(start, stop, queue)]
 
     def retry_failed(self, failure: Failure, *, queue: str | None = None) -> bool:
         """Put a failed job back on its queue, bytes unchanged; return False if it is gone."""
@@ -152,7 +163,7 @@ class Queue(Producer):
                 hint="name a queue, or look at it and remove it",
             )
         return self._send(
-            lambda request: self.store.requeue_failed(
+            lambda request: self.failures.requeue(
                 failure.raw_entry, failure.payload, target, request=request
             ),
             None,
@@ -160,7 +171,32 @@ class Queue(Producer):
 
     def remove_failed(self, failure: Failure) -> bool:
         """Remove a failed job; return False if it is gone."""
-        return self.store.remove_failed(failure.raw_entry)
+        return self.failures.remove(failure.raw_entry)
+
+    def retry_and_remove_failed(self, failure: Failure) -> bool:
+        """Put a failed job back on its queue, and return True. Raises NotFailed if it is gone.
+
+        No plugin is asked: the job was enqueued before.
+        """
+        if not self.retry_failed(failure):
+            raise NotFailed(
+                "This job is not in failed queue",
+                hint=f"failed job {failure.id} was retried or removed meanwhile",
+            )
+        return True
+
+    def retry_stuck_jobs(self, limit: int | None = None) -> int:
+        """Put back jobs that failed because their worker died, at most `limit`; return how many.
+
+        Those that node-resque's leader, Ruby or we have recorded so, the oldest first. One that
+        was retried in Ruby, which keeps the record, is not retried again. All records are looked
+        at. Raises InvalidArgs for a negative limit.
+        """
+        if limit is not None and limit < 0:
+            raise InvalidArgs(f"limit must be at least 0, got {limit}", hint="None is for all")
+        return retry_stuck(
+            self.failures, self.store.client, lambda ask: self._send(ask, None), limit=limit
+        )
 
     # -- workers -----------------------------------------------------------------------------
 

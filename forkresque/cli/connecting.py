@@ -29,6 +29,7 @@ def _addressed(app: Forkresque, session: Session) -> Forkresque:
         url=session.chosen("redis"),
         namespace=session.chosen("namespace"),
         ack=session.chosen("ack"),
+        failure_backend=session.chosen("failure_backend"),
     )
     return app
 

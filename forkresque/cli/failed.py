@@ -86,12 +86,16 @@ class Choice:
             raise click.UsageError("filters go with --all, not with ids")
         return choice
 
-    def entries(self, queue: Queue) -> list[bytes]:
-        """Return the records of the chosen ones, oldest first, for there Redis finds them fast."""
+    def entries(self, queue: Queue, *, retried: bool) -> list[bytes]:
+        """Return the records of the chosen ones, oldest first, for there Redis finds them fast.
+
+        Without `retried`, those that Ruby has retried and kept are chosen only by their ids.
+        """
         if self.ids:
             chosen = [failure.raw_entry for failure in named(queue, self.ids)]
         else:
-            chosen = [f.raw_entry for f in newest_first(queue) if self.filters.accept(f)]
+            passed = filter(self.filters.accept, newest_first(queue))
+            chosen = [f.raw_entry for f in passed if retried or not f.retried_at]
         return chosen[::-1]
 
     def confirm(self, verb: str, number: int) -> None:
@@ -158,6 +162,7 @@ def _facts(failure: Failure) -> dict[str, Any]:
         "exception": failure.exception,
         "error": failure.error,
         "worker": failure.worker,
+        "retried_at": failure.retried_at,
     }
 
 
@@ -189,7 +194,10 @@ def show_failed(session: Session, identity: str) -> None:
 )
 @pass_session
 def retry_failed(session: Session, /, *, queue_to: str | None, **choice: Any) -> None:
-    """Put failed jobs back on their queue, byte for byte, and remove their records."""
+    """Put failed jobs back on their queue, byte for byte, and remove their records.
+
+    With --all, those that Ruby has retried and kept in the list are left alone.
+    """
     _change(
         session,
         Choice.of(**choice),
@@ -209,7 +217,7 @@ def remove_failed(session: Session, /, **choice: Any) -> None:
 def _change(session: Session, choice: Choice, *, verb: str, past: str, act: Act) -> None:
     tally = Tally()
     with connected(session) as app:
-        entries = choice.entries(app.queue)
+        entries = choice.entries(app.queue, retried=verb != "retry")
         if choice.dry_run:
             _preview(session, entries, verb)
             return

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from heapq import merge
 
 from forkresque.errors import ForkresqueError
-from forkresque.protocol.failure import Failure
+from forkresque.protocol.failure import Failure, failed_second, parse_failure
 from forkresque.queue import Queue
 
 PAGE = 500
+SMALLEST_PAGE = 20  # where there are many lists, of which the newest are compared
 SHOWN_IDS = 5
 
 
@@ -47,10 +49,20 @@ def newest_first(queue: Queue) -> Iterator[Failure]:
     Those that come meanwhile are left out. One that is yielded may be gone, and when others
     remove some, one may come twice; none is passed over.
     """
-    stop = queue.failed_count() - 1
+    lists = queue.failures.lists()
+    lengths = queue.failures.lengths(lists)
+    page = max(PAGE // len(lists), SMALLEST_PAGE)
+    every = [
+        _newest_of(queue, key, length, page) for key, length in zip(lists, lengths, strict=True)
+    ]
+    return every[0] if len(every) == 1 else merge(*every, key=lambda each: -failed_second(each))
+
+
+def _newest_of(queue: Queue, key: bytes, length: int, page: int) -> Iterator[Failure]:
+    stop = length - 1
     while stop >= 0:
-        start = max(0, stop - PAGE + 1)
-        yield from reversed(queue.failed(start, stop))
+        start = max(0, stop - page + 1)
+        yield from map(parse_failure, reversed(queue.failures.page(key, start, stop)))
         stop = start - 1
 
 

@@ -122,7 +122,7 @@ class Claims:
             "processed_by": keys.stat("processed", worker.name),
             "failures": keys.stat("failed"),
             "failures_by": keys.stat("failed", worker.name),
-            "failed": keys.failed(),
+            **keys.failing(""),
             "schedule": keys.schedule(),
             "audit": keys.audit(),
             "keep": audit,
@@ -158,9 +158,8 @@ class Claims:
             next=VARYING,
             head=VARYING,
             forget=len(forget),
-            **place,
             **self._slot_keys,
-            **self._settle_keys,
+            **(self._settle_keys | place),
             **(self._lists | {"list": [*lists, *held]}),
         )
 
@@ -199,7 +198,8 @@ class Claims:
         moves = outcome in (Outcome.RETRY, Outcome.REQUEUE, Outcome.RELEASE)
         if moves:
             entry = moved
-        if self._locks or forget or moves:
+        failed_apart = outcome is Outcome.FAIL and self._keys.failed_by_queue
+        if self._locks or forget or moves or failed_apart:
             second = due if outcome is Outcome.RETRY else until
             place = self._place(job.queue, moved or job.raw, second)
             prepared = self._prepare_settle(forget=forget, **place)
@@ -290,6 +290,7 @@ class Claims:
             "target": self._keys.delayed(second) if second else self._keys.queue(queue),
             "timestamps": self._keys.timestamps(payload),
             "second": second,
+            **self._keys.failing(queue),
         }
 
 

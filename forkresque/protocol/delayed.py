@@ -152,6 +152,7 @@ class Delayed:
 
     def promote(self, second: int, jobs: Sequence[Due], *, token: str) -> Promotion:
         """Move `jobs`, the first of their second, while `token` leads. See lua/promote.lua."""
+        targets = [self._target(job) for job in jobs]
         answer = self._link.call(
             load("promote").pack(
                 node_leader=self._keys.node_leader(),
@@ -160,17 +161,19 @@ class Delayed:
                 schedule=self._keys.schedule(),
                 bucket=self._keys.delayed(second),
                 queues=self._keys.queues(),
-                failed=self._keys.failed(),
                 failures=self._keys.stat("failed"),
-                queue_and_timestamps=[
+                failed_lists=self._keys.failed_lists(),
+                target_and_timestamps=[
                     key
-                    for job in jobs
-                    for key in (self._keys.queue(job.queue), self._keys.timestamps(job.payload))
+                    for (target, _), job in zip(targets, jobs, strict=True)
+                    for key in (target, self._keys.timestamps(job.payload))
                 ],
                 token=token,
                 second=second,
                 payload_and_name_and_entry=[
-                    text for job in jobs for text in (job.payload, job.queue, job.entry)
+                    text
+                    for (_, name), job in zip(targets, jobs, strict=True)
+                    for text in (job.payload, name, job.entry)
                 ],
             )
         )
@@ -229,6 +232,12 @@ class Delayed:
                 )
             )
         )
+
+    def _target(self, job: Due) -> tuple[bytes, str]:
+        """Return the key and the name of where a job goes."""
+        if not job.entry:
+            return self._keys.queue(job.queue), job.queue
+        return self._keys.failed(job.queue), self._keys.failed_name(job.queue)
 
     def _foreign_locks(self) -> list[bytes]:
         return [self._keys.node_leader(), self._keys.node_master(), self._keys.ruby_master()]

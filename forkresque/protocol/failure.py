@@ -12,6 +12,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from forkresque.errors import InvalidPayload
@@ -21,6 +22,8 @@ from forkresque.protocol.payload import digest, stand_in, utc_second
 _READER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
 
+_JAVASCRIPT = "%a %b %d %Y %H:%M:%S GMT%z"
+
 UNREADABLE_RECORD = "(unreadable record)"
 ERROR_LIMIT = 64 * 1024  # characters
 LINE_LIMIT = 4 * 1024  # characters
@@ -29,7 +32,10 @@ BACKTRACE_LIMIT = 200  # lines
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A record as it came from Redis; `payload` is what a retry enqueues, empty if unknown."""
+    """A record as it came from Redis; `payload` is what a retry enqueues, empty if unknown.
+
+    `retried_at` is set in a record that Ruby keeps after its job was put back.
+    """
 
     raw_entry: bytes
     failed_at: str
@@ -41,6 +47,7 @@ class Failure:
     backtrace: list[str]
     worker: str
     queue: str
+    retried_at: str = ""
 
     @property
     def id(self) -> str:
@@ -132,7 +139,24 @@ def parse_failure(raw_entry: bytes) -> Failure:
         backtrace=_lines(entry.get("backtrace")),
         worker=_text(entry.get("worker")),
         queue=_text(entry.get("queue")),
+        retried_at=_text(entry.get("retried_at")),
     )
+
+
+def failed_second(failure: Failure) -> float:
+    """Return when a job failed, in epoch seconds; 0 for what cannot be read.
+
+    Ruby writes the local time with the name of its zone, which nobody else knows: taken as UTC.
+    node-resque writes JavaScript's text.
+    """
+    node = failure.failed_at.partition(" (")[0]
+    for text, form in ((failure.failed_at[:19], "%Y/%m/%d %H:%M:%S"), (node, _JAVASCRIPT)):
+        try:
+            moment = datetime.strptime(text, form)  # noqa: DTZ007 - the next line sees to it
+        except ValueError:
+            continue
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return 0.0
 
 
 def _unreadable(raw_entry: bytes, reason: str) -> Failure:

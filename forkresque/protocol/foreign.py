@@ -13,7 +13,9 @@ from forkresque.protocol.canonical import decode
 from forkresque.protocol.failure import Failure, failure_entry, parse_failure
 
 NODE_TIMEOUT = "Worker Timeout (killed manually)"
-_CLEANINGS = {NODE_TIMEOUT, "Resque::DirtyExit", "Resque::PruneDeadWorkerDirtyExit"}
+NODE_MARK = "queue#forceCleanWorker"  # the second line of the backtrace
+RUBY_DEATHS = ("Resque::DirtyExit", "Resque::PruneDeadWorkerDirtyExit")
+_CLEANINGS = {NODE_TIMEOUT, *RUBY_DEATHS}
 
 
 def is_cleaning_of(failure: Failure, names: Collection[str], queue: str, raw: bytes) -> bool:
@@ -24,7 +26,7 @@ def is_cleaning_of(failure: Failure, names: Collection[str], queue: str, raw: by
     """
     if failure.exception not in _CLEANINGS or failure.worker not in names:
         return False
-    if failure.queue != queue or b'"retried_at"' in failure.raw_entry:
+    if failure.queue != queue or failure.retried_at:
         return False
     try:
         job = decode(raw)
@@ -62,7 +64,7 @@ def cleaning_entry(record: bytes, worker: str, *, host: str, failed_at: float) -
         raw=told.payload or record,
         exception=NODE_TIMEOUT,
         error=NODE_TIMEOUT,
-        backtrace=[f"killed by {host}", "queue#forceCleanWorker", "node-resque"],
+        backtrace=[f"killed by {host}", NODE_MARK, "node-resque"],
         worker=worker,
         queue=told.queue,
         failed_at=failed_at,

@@ -8,6 +8,8 @@ escaped, as in Resque. What begins with `fr:` is ours alone: no other client rea
 import re
 from collections.abc import Sequence
 
+FAILED = "failed"  # the list of all failures, and its name where there are several
+
 _LOCKS = (b"lock:", b"workerslock:")
 _SECOND = re.compile(rb"-?[0-9]{1,18}")
 
@@ -27,12 +29,27 @@ def second_of(member: bytes) -> int | None:
     return int(member) if _SECOND.fullmatch(member) else None
 
 
-class Keys:
-    """The keys of one namespace. `namespace` may be empty, or a sequence joined by colons."""
+def is_failed_list(name: str) -> bool:
+    """Return whether a name in `failed_lists` can be that of a queue's failed list.
 
-    def __init__(self, namespace: str | Sequence[str] = "resque") -> None:
+    What begins with `queue:` would be a queue, and its jobs no failures.
+    """
+    return name.endswith("_failed") and not name.startswith("queue:")
+
+
+class Keys:
+    """The keys of one namespace. `namespace` may be empty, or a sequence joined by colons.
+
+    With `failed_by_queue` the failures of each queue go to a list of their own, as Ruby's
+    Resque::Failure::RedisMultiQueue has them.
+    """
+
+    def __init__(
+        self, namespace: str | Sequence[str] = "resque", *, failed_by_queue: bool = False
+    ) -> None:
         parts = [namespace] if isinstance(namespace, str) else list(namespace)
         self.namespace = ":".join(part for part in parts if part.strip())
+        self.failed_by_queue = failed_by_queue
         self._prefix = to_bytes(self.namespace) + b":" if self.namespace else b""
 
     @property
@@ -69,9 +86,36 @@ class Keys:
         """List: payloads; RPUSH at the tail, LPOP at the head."""
         return self._key(b"queue", to_bytes(name))
 
-    def failed(self) -> bytes:
-        """List: failure records, newest last."""
-        return self._key(b"failed")
+    def failed(self, queue: str = "") -> bytes:
+        """List: failure records, newest last; of all jobs, or of those from `queue`."""
+        return self.failed_named(self.failed_name(queue) or FAILED)
+
+    def failed_named(self, name: str) -> bytes:
+        """List: failure records, by the name that `failed_lists` knows."""
+        return self._key(to_bytes(name))
+
+    def failed_lists(self) -> bytes:
+        """Set: the names of failed lists, if each queue has its own: `<queue>_failed`."""
+        return self._key(b"failed_queues")
+
+    def failed_name(self, queue: str) -> str:
+        """Return what `failed_lists` is to call the failed list of `queue`; "" for nothing.
+
+        A job that names no queue fails into the list of all. So does one whose queue begins with
+        `queue:`, for Ruby would put its failure among the jobs of another queue.
+        """
+        if not self.failed_by_queue:
+            return ""
+        name = f"{queue}_failed"
+        return name if queue and is_failed_list(name) else FAILED
+
+    def failing(self, queue: str) -> dict[str, bytes | str]:
+        """Return what scripts take to record a failure of a job from `queue`."""
+        return {
+            "failed": self.failed(queue),
+            "failed_lists": self.failed_lists(),
+            "failed_name": self.failed_name(queue),
+        }
 
     def delayed_family(self) -> bytes:
         """Return a pattern for SCAN that matches every `delayed`, and little else."""

@@ -223,7 +223,7 @@ class Registry:
                 queues=self._keys.queues(),
                 queue=self._keys.queue(held.queue),
                 failures=self._keys.stat("failed"),
-                failed=self._keys.failed(),
+                **self._keys.failing(held.queue),
                 **self._worker_keys(held.worker, master),
                 worker=held.worker,
                 expected=held.token,
@@ -252,11 +252,13 @@ class Registry:
         try:
             if self._caller.command("SISMEMBER", self._keys.workers(), worker):
                 return False
-            tail = self._caller.command("LRANGE", self._keys.failed(), -_BATCH, -1)
+            # node fails into the list of all, always.
+            lists = {self._keys.failed(), self._keys.failed(queue)}
+            told = [e for key in lists for e in self._caller.command("LRANGE", key, -_BATCH, -1)]
         except BadKey:
             return False  # who has no such set or list cannot have told
         names = (worker, name_of(worker))
-        return any(is_cleaning_of(parse_failure(entry), names, queue, raw) for entry in tail)
+        return any(is_cleaning_of(parse_failure(entry), names, queue, raw) for entry in told)
 
     def beat(self, lease: Lease, workers: Sequence[WorkerId], *, now: float) -> list[str] | None:
         """Renew a lease and its workers' pings.
@@ -373,7 +375,7 @@ class Registry:
                 processed_by=self._keys.stat("processed", name),
                 failures_by=self._keys.stat("failed", name),
                 failures=self._keys.stat("failed"),
-                failed=self._keys.failed(),
+                **self._keys.failing(parse_failure(entry).queue),
                 token=token,
                 worker=worker,
                 sign=sign.ping,

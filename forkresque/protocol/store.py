@@ -1,4 +1,4 @@
-"""Jobs as Redis keeps them: queued, delayed and failed. One method for each atomic operation.
+"""Jobs as Redis keeps them: queued and delayed. One method for each atomic operation.
 
 A request carries its producer's id and number, so that sending it again adds nothing. What
 only looks around (sizes, pages of a list) is here too.
@@ -81,7 +81,7 @@ class Store:
 
     def enqueue(self, queue: str, payload: bytes, *, request: Request, front: bool = False) -> None:
         """Put `payload` on `queue`, once. See lua/enqueue.lua."""
-        answer = self._put(
+        answer = self.put(
             load("enqueue").pack(
                 queue=self.keys.queue(queue),
                 queues=self.keys.queues(),
@@ -93,14 +93,14 @@ class Store:
                 front="1" if front else "",
             )
         )
-        _refuse_bad_key(answer)
+        refuse_bad_key(answer)
 
     def bulk(self, jobs: Mapping[str, Sequence[bytes]], *, request: Request) -> None:
         """Put payloads on each of several queues, at most 1000 in all, once. See lua/bulk.lua."""
         words: list[Scalar] = []
         for name, payloads in jobs.items():
             words += (name, len(payloads), *payloads)
-        answer = self._put(
+        answer = self.put(
             load("bulk").pack(
                 queues=self.keys.queues(),
                 producer=self.keys.producer(request.producer),
@@ -110,7 +110,7 @@ class Store:
                 name_and_count_and_payloads=words,
             )
         )
-        _refuse_bad_key(answer)
+        refuse_bad_key(answer)
 
     def enqueue_at(
         self,
@@ -126,7 +126,7 @@ class Store:
         Raises AlreadyScheduled if it is to be `unique` and an equal one waits for that second, in
         these bytes or in one of the other `spellings`.
         """
-        answer = self._put(
+        answer = self.put(
             load("enqueue_at").pack(
                 bucket=self.keys.delayed(second),
                 schedule=self.keys.schedule(),
@@ -140,32 +140,14 @@ class Store:
                 remember=REMEMBER_REQUESTS,
             )
         )
-        _refuse_bad_key(answer)
+        refuse_bad_key(answer)
         if answer[0] == b"EXISTS":
             raise AlreadyScheduled(
                 f"Job already enqueued at this time with same arguments: second {second}",
                 hint="pass unique=False to have both, or suppress_duplicate_task_error=True",
             )
 
-    def requeue_failed(self, entry: bytes, payload: bytes, queue: str, *, request: Request) -> bool:
-        """Put a failed job back on `queue`; return False if its record is gone."""
-        answer = self._put(
-            load("requeue_failed").pack(
-                failed=self.keys.failed(),
-                queue=self.keys.queue(queue),
-                queues=self.keys.queues(),
-                producer=self.keys.producer(request.producer),
-                entry=entry,
-                payload=payload,
-                name=queue,
-                sequence=request.sequence,
-                remember=REMEMBER_REQUESTS,
-            )
-        )
-        _refuse_bad_key(answer)
-        return bool(answer[0] != b"MOVED")
-
-    def _put(self, call: Call) -> Any:
+    def put(self, call: Call) -> Any:
         """Call a script that stores something, and wait for whoever must have it as well.
 
         Raises RedisUnavailable when they do not say so in time. Asking again with the same
@@ -197,10 +179,6 @@ class Store:
             ) from error
         self._has_aof = True
 
-    def remove_failed(self, entry: bytes) -> bool:
-        """Remove one failure record by its bytes; return whether there was one."""
-        return bool(self.client.command("LREM", self.keys.failed(), 1, entry))
-
     # -- looking around ----------------------------------------------------------------------
 
     def queues(self) -> list[str]:
@@ -214,14 +192,6 @@ class Store:
     def peek(self, queue: str, start: int, stop: int) -> list[bytes]:
         """Return the payloads from `start` to `stop`, both included; negative from the tail."""
         return list(self.client.command("LRANGE", self.keys.queue(queue), start, stop))
-
-    def failed(self, start: int, stop: int) -> list[bytes]:
-        """Return failure records from `start` to `stop`, oldest first, both included."""
-        return list(self.client.command("LRANGE", self.keys.failed(), start, stop))
-
-    def failed_count(self) -> int:
-        """Return the number of failure records."""
-        return int(self.client.command("LLEN", self.keys.failed()))
 
     def delayed_count(self) -> int:
         """Return how many jobs wait for their second."""
@@ -273,7 +243,8 @@ class Store:
         return bool(word) and word.strip().lower() == b"true"
 
 
-def _refuse_bad_key(answer: list[bytes]) -> None:
+def refuse_bad_key(answer: list[bytes]) -> None:
+    """Raise BadKey if that is what a script says."""
     if answer[0] == b"BADKEY":
         raise BadKey(
             f"{to_text(answer[1])} holds another type than Resque keeps there; nothing was changed",

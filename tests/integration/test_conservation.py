@@ -25,6 +25,7 @@ from forkresque.protocol.claims import (
 from forkresque.protocol.connection import Target
 from forkresque.protocol.delayed import Delayed, Lead
 from forkresque.protocol.failure import failure_entry, parse_failure
+from forkresque.protocol.failures import Failures
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.payload import digest
 from forkresque.protocol.registry import (
@@ -114,6 +115,7 @@ class Walk:
         self.chance = random.Random(seed)
         target = Target(server.url)
         self.store = Store(stack.enter_context(closing(target.client())), KEYS)
+        self.failures = Failures(self.store)
         link = stack.enter_context(closing(target.link()))
         self.delayed = Delayed(link, KEYS)
         self.registry = Registry(link, KEYS)
@@ -199,12 +201,12 @@ class Walk:
                 self.delayed.promote(second, jobs, token="us")
 
     def requeue_failed(self) -> None:
-        entries = self.store.failed(0, -1)
+        entries = self.failures.entries(0, -1)
         if not entries:
             return
         failure, request = parse_failure(self.chance.choice(entries)), Requests().next()
         for _ in range(self.chance.choice((1, 2))):
-            self.store.requeue_failed(
+            self.failures.requeue(
                 failure.raw_entry, failure.payload, failure.queue, request=request
             )
 

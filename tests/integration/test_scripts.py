@@ -1230,11 +1230,11 @@ def test_a_failed_job_goes_back_once_with_the_bytes_it_came_with(world: World) -
     world.redis.rpush(KEYS.failed(), b"another", ENTRY, ENTRY)
     request = Requests().next()
 
-    assert world.store.requeue_failed(ENTRY, RAW, "high", request=request)
+    assert world.failures.requeue(ENTRY, RAW, "high", request=request)
     assert world.client.said == [b"OK"]
     before = dump(world.redis)
 
-    assert world.store.requeue_failed(ENTRY, RAW, "high", request=request)
+    assert world.failures.requeue(ENTRY, RAW, "high", request=request)
     assert world.client.said == [b"DUP"]
     assert dump(world.redis) == before
     assert world.list(KEYS.failed()) == [b"another", ENTRY]
@@ -1246,7 +1246,7 @@ def test_a_failure_record_that_is_gone_requeues_nothing(world: World) -> None:
     world.redis.rpush(KEYS.failed(), b"another")
     before = dump(world.redis)
 
-    assert not world.store.requeue_failed(ENTRY, RAW, "high", request=Requests().next())
+    assert not world.failures.requeue(ENTRY, RAW, "high", request=Requests().next())
 
     assert world.client.said == [b"MOVED"]
     assert dump(world.redis) == before
@@ -1260,7 +1260,7 @@ def test_a_failed_job_stays_where_it_is_beside_a_wrong_type(world: World, key: b
     before = dump(world.redis)
 
     with pytest.raises(BadKey):
-        world.store.requeue_failed(ENTRY, RAW, "high", request=Requests().next())
+        world.failures.requeue(ENTRY, RAW, "high", request=Requests().next())
 
     assert dump(world.redis) == before
 
@@ -1309,9 +1309,9 @@ def test_a_job_keeps_its_bytes_on_every_way_it_can_go(world: World) -> None:
     world.lead()
     assert world.delayed.promote(PAST, world.delayed.batch(PAST), token="us").moved == 1
     settle_as(world, claim_again(b"m.4"), Outcome.FAIL)
-    (entry,) = world.store.failed(0, -1)
+    (entry,) = world.failures.entries(0, -1)
     failure = parse_failure(entry)
-    world.store.requeue_failed(entry, failure.payload, failure.queue, request=Requests().next())
+    world.failures.requeue(entry, failure.payload, failure.queue, request=Requests().next())
     claim_again(b"m.5")
     assert world.registry.recover(world.held(), FREE) is Recovery.REQUEUED
     world.register()
@@ -1367,7 +1367,7 @@ def test_a_full_server_recovers_and_promotes_and_requeues(own_world: World, *, f
     assert own_world.lead() is Lead.PROMOTE
     assert own_world.delayed.promote(PAST, own_world.delayed.batch(PAST), token="us").moved == 2
     request = Requests().next()
-    assert own_world.store.requeue_failed(entry_of(job(3)), job(3), "high", request=request)
+    assert own_world.failures.requeue(entry_of(job(3)), job(3), "high", request=request)
 
     for raw in (RAW, job(2), job(3), b"junk"):
         assert len(places(own_world.redis, raw)) == 1

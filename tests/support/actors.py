@@ -18,6 +18,7 @@ from forkresque.protocol.claims import Claimed, Claims, Nothing, Outcome, Settle
 from forkresque.protocol.connection import Link, RedisClock
 from forkresque.protocol.delayed import Delayed, Lead
 from forkresque.protocol.failure import failure_entry
+from forkresque.protocol.failures import Failures
 from forkresque.protocol.payload import digest, encode_job
 from forkresque.protocol.registry import Lease, Owner, Registry
 from forkresque.protocol.store import Request, Store
@@ -336,7 +337,7 @@ def node_cleaning(link: Any) -> bytes | None:
 
 def retrying(request: Request) -> Actor:
     def act(link: Any) -> bool:
-        return Store(link, KEYS).requeue_failed(FAILURE, raw("a"), "math", request=request)
+        return Failures(Store(link, KEYS)).requeue(FAILURE, raw("a"), "math", request=request)
 
     return act
 

@@ -273,7 +273,7 @@ SCRIPTS = [
     _script(
         "requeue_failed",
         FREES,
-        lambda w, _: w.store.requeue_failed(ENTRY, RAW, "high", request=Request("p", 1)),
+        lambda w, _: w.failures.requeue(ENTRY, RAW, "high", request=Request("p", 1)),
         _failed,
     ),
     _script("register", FREES, lambda w, _: w.registry.register(NEWCOMER, OWNER, LEASE, now=NOW)),
@@ -323,7 +323,7 @@ COMMANDS = [
     Call("resume all", FREES, b"DEL", _paused, lambda w, _: w.store.resume_all()),
     Call("pause", GROWS, b"SADD", lambda w: None, lambda w, _: w.store.pause_queues(["high"])),
     Call("resume", FREES, b"SREM", lambda w: None, lambda w, _: w.store.resume_queues(["high"])),
-    Call("remove failed", FREES, b"LREM", _failed, lambda w, _: w.store.remove_failed(ENTRY)),
+    Call("remove failed", FREES, b"LREM", _failed, lambda w, _: w.failures.remove(ENTRY)),
     Call(
         "forget",
         FREES,
@@ -353,8 +353,8 @@ COMMANDS = [
     _reads("SMEMBERS", "queues", lambda w: w.store.queues()),
     _reads("LLEN", "lengths", lambda w: w.store.lengths(["high", "low"])),
     _reads("LRANGE", "peek", lambda w: w.store.peek("high", 0, -1)),
-    _reads("LRANGE", "failed", lambda w: w.store.failed(0, -1)),
-    _reads("LLEN", "failed count", lambda w: w.store.failed_count()),
+    _reads("LRANGE", "failed", lambda w: w.failures.entries(0, -1)),
+    _reads("LLEN", "failed count", lambda w: w.failures.count()),
     _reads("ZRANGE", "delayed count", lambda w: w.store.delayed_count()),
     _reads("LRANGE", "queued", lambda w: _backlog(w).shown("high", 0, -1)),
     _reads("ZRANGE", "seconds", lambda w: _agenda(w).seconds()),

@@ -123,7 +123,7 @@ MUTANTS = [
     Mutant(
         "settle counts a failure and keeps no record",
         "protocol/lua/settle.lua",
-        '  redis.call("RPUSH", failed, entry)\nelseif moves',
+        "  fail(failed, failed_name, entry)\nelseif moves",
         '  redis.call("EXISTS", failed)\nelseif moves',
         (SCRIPTS, "the_last_job_is_settled_once"),
     ),
@@ -319,7 +319,7 @@ MUTANTS = [
     Mutant(
         "promote drops what is no job",
         "protocol/lua/promote.lua",
-        '    redis.call("RPUSH", failed, entry)\n',
+        "    fail(target, name, entry)\n",
         "",
         (SCRIPTS, "a_delayed_item_that_is_no_job_fails_with_its_bytes_kept"),
     ),
@@ -459,15 +459,15 @@ MUTANTS = [
     Mutant(
         "requeue_failed puts back what is gone",
         "protocol/lua/requeue_failed.lua",
-        'if redis.call("LREM", failed, 1, entry) == 0 then return {"MOVED"} end\n',
-        'redis.call("LREM", failed, 1, entry)\n',
+        'if found == 0 then return {"MOVED"} end\n',
+        "",
         (SCRIPTS, "a_failure_record_that_is_gone_requeues_nothing"),
     ),
     Mutant(
         "requeue_failed keeps the record",
         "protocol/lua/requeue_failed.lua",
-        'if redis.call("LREM", failed, 1, entry) == 0 then return {"MOVED"} end\n',
-        'if redis.call("LPOS", failed, entry) == false then return {"MOVED"} end\n',
+        'found = redis.call("LREM", KEYS[i], seek, entry) end',
+        'found = redis.call("LPOS", KEYS[i], entry) and 1 or 0 end',
         (SCRIPTS, "a_failed_job_goes_back_once_with_the_bytes_it_came_with"),
     ),
     Mutant(

@@ -11,6 +11,7 @@ from forkresque.protocol.claims import Claimed, Claims, Nothing, Outcome, Settle
 from forkresque.protocol.connection import Client, Link, Target
 from forkresque.protocol.delayed import Delayed, Lead
 from forkresque.protocol.failure import failure_entry, parse_failure
+from forkresque.protocol.failures import Failures
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.registry import (
     Held,
@@ -82,6 +83,10 @@ class World:
     registry: Registry
     store: Store
     delayed: Delayed
+
+    @property
+    def failures(self) -> Failures:
+        return Failures(self.store)
 
     def push(self, *raws: bytes, queue: str = "high") -> None:
         for raw in raws:

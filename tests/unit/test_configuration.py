@@ -342,4 +342,5 @@ def test_an_application_refuses_a_file_that_it_cannot_read_and_does_without_wher
 
     with pytest.raises(ConfigError, match="is not TOML"):
         Forkresque()
-    assert Forkresque("redis://mine:1", namespace="n", ack="primary").url == "redis://mine:1"
+    whole = Forkresque("redis://mine:1", namespace="n", ack="primary", failure_backend="redis")
+    assert whole.url == "redis://mine:1"

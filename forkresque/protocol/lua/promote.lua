@@ -1,13 +1,14 @@
 -- Promote the first jobs of a second that has come, while all scheduler locks are ours.
 --
--- USES read
--- KEYS node_leader node_master ruby_master schedule bucket queues failed failures queue_and_timestamps*
+-- USES read fail
+-- KEYS node_leader node_master ruby_master schedule bucket queues failures failed_lists target_and_timestamps*
 -- ARGV token second payload_and_name_and_entry*
 --
 --   bucket    list        jobs due at `second`, oldest first
---   queue_and_timestamps        for each job: its queue, and the set of its seconds
+--   target_and_timestamps       for each job: where it goes, and the set of its seconds
 --   payload_and_name_and_entry  for each job: its bytes as the caller read them, the name of its
---                               queue, and "" or the failure record of a job that has none
+--                               target, and "" or the failure record of a job that has no queue:
+--                               the target is a failed list, then. See parts/fail.lua
 --
 -- A job moves only if it still is the bucket's head. Due is judged by Redis' clock.
 -- Returns {OK, number moved, number left}, {FENCED}, {EARLY}, {BADKEY, key} with nothing moved,
@@ -18,24 +19,32 @@ for i = 1, 3 do
 end
 if tonumber(second) > tonumber(redis.call("TIME")[1]) then return {"EARLY"} end
 if not fits(bucket, "list") then return {"BADKEY", bucket} end
-if not fits(failed, "list") then return {"BADKEY", failed} end
 if not fits(schedule, "zset") then return {"BADKEY", schedule} end
 
+local jobs = (#ARGV - first_payload_and_name_and_entry + 1) / 3
+for i = 0, jobs - 1 do
+  local at = first_payload_and_name_and_entry + 3 * i
+  local name, entry = ARGV[at + 1], ARGV[at + 2]
+  local target = KEYS[first_target_and_timestamps + 2 * i]
+  local misfit = entry ~= "" and misfit_to_fail(target, name)
+  if misfit then return {"BADKEY", misfit} end
+end
+
 local moved = 0
-for i = 0, (#ARGV - first_payload_and_name_and_entry + 1) / 3 - 1 do
+for i = 0, jobs - 1 do
   local at = first_payload_and_name_and_entry + 3 * i
   local payload, name, entry = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local queue = KEYS[first_queue_and_timestamps + 2 * i]
-  local timestamps = KEYS[first_queue_and_timestamps + 2 * i + 1]
+  local target = KEYS[first_target_and_timestamps + 2 * i]
+  local timestamps = KEYS[first_target_and_timestamps + 2 * i + 1]
   if redis.call("LINDEX", bucket, 0) ~= payload then break end
-  if entry == "" and not fits(queue, "list") then return {"BADQUEUE", moved, queue} end
+  if entry == "" and not fits(target, "list") then return {"BADQUEUE", moved, target} end
   redis.call("LPOP", bucket) -- the first write frees memory, so a full Redis still promotes
   redis.pcall("SREM", timestamps, "delayed:" .. second)
   if entry == "" then
-    redis.call("RPUSH", queue, payload) -- the bytes as they came
+    redis.call("RPUSH", target, payload) -- the bytes as they came
     redis.pcall("SADD", queues, name)
   else
-    redis.call("RPUSH", failed, entry)
+    fail(target, name, entry)
     redis.pcall("INCR", failures)
   end
   moved = moved + 1

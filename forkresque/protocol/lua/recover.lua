@@ -1,8 +1,8 @@
 -- Bring back the job of a worker that is gone, and forget the worker.
 --
--- USES read slot forget audit unlock
--- KEYS slot record last owner workers ping started processed_by failures_by kids lease own_lease suspects queues queue failures failed audit locks lock*
--- ARGV worker expected claim heed_lease suspect limit remember policy name poison entry foreign keep
+-- USES read slot forget audit unlock fail
+-- KEYS slot record last owner workers ping started processed_by failures_by kids lease own_lease suspects queues queue failures failed failed_lists audit locks lock*
+-- ARGV worker expected claim heed_lease suspect limit remember policy name poison entry foreign keep failed_name
 --
 --   expected    the token that the caller saw in the slot, or "" when it was empty
 --   claim       which process carried the id: master, pid and start
@@ -18,6 +18,7 @@
 --   locks       hash  the worker's job locks, key to value; `lock*` are the keys, as the caller saw
 --               them. A lock that still is the worker's is freed
 --   audit       stream  see settle
+--   failed      list    failure records; failed_lists and failed_name: see parts/fail.lua
 --
 -- Returns {REQUEUED}, {FAILED}, {POISON}, {FOREIGN}, {NONE} when no job was in hand, {ALIVE}, {CHANGED} when
 -- the slot, the locks or the owner are no longer what the caller saw, {BADKEY, key}. Any number of callers
@@ -32,7 +33,8 @@ if not held then
   forget()
   return {"NONE"}
 end
-if not fits(failed, "list") then return {"BADKEY", failed} end
+local misfit = misfit_to_fail(failed, failed_name)
+if misfit then return {"BADKEY", misfit} end
 if not fits(queue, "list") then policy = "fail" end -- it cannot go back, and must not block others
 
 redis.call("DEL", slot, own_lease) -- the first write frees memory, so a full Redis still recovers
@@ -55,11 +57,11 @@ if policy == "foreign" then
   answer = "FOREIGN"
 elseif policy == "fail" then
   answer = "FAILED"
-  redis.call("RPUSH", failed, entry)
+  fail(failed, failed_name, entry)
 elseif deaths >= tonumber(limit) then
   answer = "POISON"
   redis.pcall("HDEL", suspects, suspect)
-  redis.call("RPUSH", failed, poison)
+  fail(failed, failed_name, poison)
 else
   redis.call("LPUSH", queue, raw)
   redis.pcall("SADD", queues, name)

@@ -1,11 +1,12 @@
 -- Settle the job in hand, once, and claim the next one in the same call.
 --
--- USES read slot pause take audit unlock
--- KEYS slot record last processed processed_by failures failures_by failed target schedule timestamps workers lease pause paused suspects queues audit list*
--- ARGV worker token outcome entry second digest next keep forget head name_and_label*
+-- USES read slot pause take audit unlock fail
+-- KEYS slot record last processed processed_by failures failures_by failed failed_lists target schedule timestamps workers lease pause paused suspects queues audit list*
+-- ARGV worker token outcome entry second digest next keep forget failed_name head name_and_label*
 --
 --   last        string  the last token settled; `-` and a token when that claim was recovered
---   failed      list    failure records; FAIL appends `entry`
+--   failed      list    failure records; FAIL appends `entry`. For failed_lists and failed_name see
+--               parts/fail.lua
 --   target      where the job goes: its queue for RETRY, REQUEUE (tail) and RELEASE (head, nothing
 --               counted), or for RETRY and REQUEUE the bucket of `second`, if that is not 0; any
 --               key for DONE, FAIL and DROP. It goes as it came, or as `entry` if there is one
@@ -37,7 +38,8 @@ end
 
 local moves = outcome == "RETRY" or outcome == "REQUEUE" or outcome == "RELEASE"
 local delayed = moves and second ~= "0"
-if outcome == "FAIL" and not fits(failed, "list") then return {"BADKEY", failed} end
+local misfit = outcome == "FAIL" and misfit_to_fail(failed, failed_name)
+if misfit then return {"BADKEY", misfit} end
 if moves and not fits(target, "list") then return {"BADKEY", target} end
 if delayed then
   if not fits(schedule, "zset") then return {"BADKEY", schedule} end
@@ -65,7 +67,7 @@ elseif outcome == "FAIL" or outcome == "RETRY" then
   count(failures_by)
 end
 if outcome == "FAIL" then
-  redis.call("RPUSH", failed, entry)
+  fail(failed, failed_name, entry)
 elseif moves then
   redis.call(outcome == "RELEASE" and "LPUSH" or "RPUSH", target, entry ~= "" and entry or raw)
 end
