@@ -27,6 +27,9 @@ log = logging.getLogger("forkresque.scheduler")
 
 T = TypeVar("T")
 
+Retry = Callable[[int], int]
+
+_STUCK = 100  # jobs put back at a time, between two looks at whether to end
 _UNTOLD = 1.0  # seconds between looks, at most, where Redis cannot tell of changes
 
 
@@ -35,6 +38,7 @@ class Lookout:
 
     For one thread at a time, but for `leads`. `timeout` is the longest pause between two looks,
     `term` how long the lead lasts, and `silence` after how long a worker is stuck, 0 for never.
+    `retry` puts back so many jobs that have failed for their dead workers, and returns how many.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Lookout:
         timeout: float,
         term: float,
         silence: float,
+        retry: Retry | None = None,
     ) -> None:
         self._name = name
         self._events = events
@@ -64,7 +69,9 @@ class Lookout:
             timeout=silence or math.inf,
             tell=self._tell_of_worker,
         )
-        self._visit_at = -math.inf if silence else math.inf
+        self._judges = bool(silence)
+        self._retry = retry
+        self._visit_at = -math.inf if silence or retry else math.inf
         self._backoff = Backoff(first=0.1, most=2.0)
         self._news: set[bytes] = set()  # keys that have changed since the last look
         self._leads_told = 0
@@ -86,9 +93,17 @@ class Lookout:
         if self.leads and not until():
             if now >= self._visit_at:
                 self._visit_at = now + self._neighbours.pause
-                self._attempt(lambda: self._neighbours.look(now))
+                self._look_after_workers(now, until)
             self.pause = min(self.pause, self._visit_at - now)
         return promoted
+
+    def _look_after_workers(self, now: float, until: Callable[[], bool]) -> None:
+        if self._judges:
+            self._attempt(lambda: self._neighbours.look(now))
+        if self._retry is not None:
+            retry = self._retry
+            while not until() and self._attempt(lambda: retry(_STUCK)) == _STUCK:
+                pass  # there may be more
 
     def has_news(self) -> bool:
         """Return whether something has changed of what the last look has read."""

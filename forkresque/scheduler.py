@@ -30,7 +30,8 @@ class Scheduler(Observable):
     second. `stuck_worker_timeout` is how long a worker of node-resque may be silent, 0 or None for
     ever. Silence is what was seen from here: a first look judges nobody, nor do looks that are
     further apart than half of that time, or than two minutes. `leader_lock_timeout` is how long
-    the lead lasts without being renewed.
+    the lead lasts without being renewed. With `retry_stuck_jobs` the leader also puts back the jobs
+    that have failed because their workers died, again and again; see `Queue.retry_stuck_jobs`.
 
     `jobs` is taken for the sake of node-resque's signature: no hooks run when a job is promoted,
     for a veto at that moment would lose it. The jobs of dead workers of ours are brought back by
@@ -49,10 +50,12 @@ class Scheduler(Observable):
         timeout: Duration = 5.0,
         stuck_worker_timeout: Duration | None = 3600.0,
         leader_lock_timeout: Duration = TERM,
+        retry_stuck_jobs: bool = False,
     ) -> None:
         self.events = Emitter(SCHEDULER_EVENTS)
         self.connection = Connection.of(connection)
         self.name = name or f"{host_label()}:{os.getpid()}"
+        self._queue = Queue(self.connection)
         silence = stuck_worker_timeout or 0.0
         self._lookout = Lookout(
             self.connection,
@@ -61,8 +64,8 @@ class Scheduler(Observable):
             timeout=_length("timeout", timeout, at_least=0.01),
             term=_length("leader_lock_timeout", leader_lock_timeout, at_least=1.0),
             silence=_length("stuck_worker_timeout", silence, at_least=0.1) if silence else 0.0,
+            retry=self._queue.retry_stuck_jobs if retry_stuck_jobs else None,
         )
-        self._queue = Queue(self.connection)
         self._station: Alone | None = None
         self._runner: threading.Thread | None = None
         self._lock = threading.RLock()  # one look at a time, and an end when there is none

@@ -24,8 +24,11 @@ _ITS_OPTIONS = ("host_label", "stuck_worker_timeout", "require_redis")
 
 
 @click.command(cls=Command, params=declared(SupervisorOptions, only=_ITS_OPTIONS))
+@click.option(
+    "--retry-stuck-jobs", is_flag=True, help="Put jobs back that failed because a worker died."
+)
 @pass_session
-def scheduler(session: Session, /, **given: Any) -> None:
+def scheduler(session: Session, /, *, retry_stuck_jobs: bool, **given: Any) -> None:
     """Promote delayed jobs, and run none.
 
     For queues whose workers have no master of ours; each master has a scheduler within. Of all
@@ -37,16 +40,17 @@ def scheduler(session: Session, /, **given: Any) -> None:
     with joined(session) as app:
         look_at_redis(app, required=options.require_redis)
         set_title("scheduler")
-        one = _scheduler(app, options)
+        one = _scheduler(app, options, retry_stuck_jobs=retry_stuck_jobs)
         _end_at_signals(one)
         one.run()
 
 
-def _scheduler(app: Forkresque, options: SupervisorOptions) -> Scheduler:
+def _scheduler(app: Forkresque, options: SupervisorOptions, *, retry_stuck_jobs: bool) -> Scheduler:
     return Scheduler(
         Connection(app.url, namespace=app.namespace, timeout=_TIMEOUT),
         name=f"{host_label(options.host_label)}:{os.getpid()}",
         stuck_worker_timeout=options.stuck_worker_timeout,
+        retry_stuck_jobs=retry_stuck_jobs,
     )
 
 

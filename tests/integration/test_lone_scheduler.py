@@ -23,7 +23,7 @@ from forkresque.errors import (
 from forkresque.events import SCHEDULER_EVENTS
 from forkresque.protocol.delayed import Delayed
 from forkresque.protocol.failure import parse_failure
-from forkresque.protocol.foreign import NODE_TIMEOUT
+from forkresque.protocol.foreign import NODE_TIMEOUT, cleaning_entry
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.payload import encode_job
 from forkresque.queue import Queue
@@ -345,6 +345,37 @@ def test_without_a_timeout_nobody_is_looked_at(new: New, one_redis: Redis, never
     assert looks_at_workers(one_redis) == before
     watching.it.poll()
     assert looks_at_workers(one_redis) == before + 1
+
+
+@pytest.mark.parametrize("silence", [0.4, None])
+def test_stuck_jobs_are_put_back_when_that_is_wanted(
+    new: New, one_redis: Redis, silence: float | None
+) -> None:
+    raws = [encode_job("q", "x", [number]) for number in range(250)]
+    one_redis.rpush(KEYS.failed(), *(stuck(raw) for raw in raws), "junk")
+
+    assert new(stuck_worker_timeout=silence).it.poll() == 0
+    assert one_redis.llen(KEYS.failed()) == 251  # nobody has asked for it
+    one_redis.delete(*scheduler_locks())
+
+    new(stuck_worker_timeout=silence, retry_stuck_jobs=True).it.poll()
+    assert queued(one_redis) == raws
+    assert one_redis.lrange(KEYS.failed(), 0, -1) == [b"junk"]
+
+
+def stuck(raw: bytes) -> bytes:
+    record = b'{"queue":"q","payload":%b}' % raw
+    return cleaning_entry(record, NODE, host="h", failed_at=PAST)
+
+
+def test_a_silent_workers_job_is_put_back_by_the_same_look(new: New, one_redis: Redis) -> None:
+    node_worker(one_redis, b"ping", b'{"queue":"q","payload":%b}' % RAW)
+    scheduler = new(stuck_worker_timeout=0.2, retry_stuck_jobs=True)
+
+    wait_until(lambda: scheduler.it.poll() or scheduler.of("clean_stuck_worker"), "its end")
+
+    assert queued(one_redis) == [RAW]
+    assert not one_redis.exists(KEYS.failed())
 
 
 def test_a_follower_removes_nobody(new: New, one_redis: Redis) -> None:
