@@ -15,7 +15,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
+from redis.sentinel import Sentinel
 
+from forkresque.connection import Connection
 from forkresque.errors import EnqueueUnknown, ExitCode, RedisRefused, RedisUnavailable
 from forkresque.protocol.connection import Target
 from forkresque.protocol.payload import parse
@@ -288,6 +290,29 @@ def test_a_sentinel_that_is_behind_keeps_nobody_from_the_primary() -> None:
             assert link.command("SET", "found", "the primary") == b"OK"
             link.close()
         assert ask(primary, "GET", "found") == "the primary"
+
+
+@pytest.mark.usefixtures("both_sizes")
+def test_keywords_and_a_client_find_the_primary_as_a_url_does() -> None:
+    binary = binaries()[SERVERS[-1]]
+    with ExitStack() as stack:
+        primary, sentinel = (
+            stack.enter_context(Server(binary, sentinel=guards)) for guards in (False, True)
+        )
+        ask(sentinel, "SENTINEL", "MONITOR", NAME, HOST, primary.port, 1)
+        places = [(HOST, sentinel.port)]
+        watch: Any = Sentinel(places)  # type: ignore[no-untyped-call]
+        theirs = stack.enter_context(closing(watch.master_for(NAME, db=1)))
+        by_client = Connection(redis=theirs)
+        by_keywords = Connection(sentinels=places, sentinel_name=NAME, database=1)
+        assert by_client.place == by_keywords.place
+        for connection in (by_client, by_keywords):
+            queue = Queue(connection)
+            stack.callback(queue.end)
+            queue.connect()
+            assert queue.enqueue("math", "note", [1])
+        with closing(primary.client(db=1)) as redis:
+            assert redis.llen("resque:queue:math") == 2
 
 
 # -- the disk ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from redis import Redis
 
 from forkresque.cli.program import program
+from forkresque.connection import Connection
 from forkresque.errors import ExitCode, RedisRefused, RedisUnavailable
 from forkresque.protocol.claims import Claims
 from forkresque.protocol.connection import Target
@@ -152,6 +153,24 @@ def test_a_server_that_cannot_prove_who_it_is_gets_nothing(
     assert reason in master.log()
     assert SECRET not in master.log()
     assert "Traceback" not in master.log()
+
+
+def test_keywords_and_a_client_speak_tls_as_a_url_does(tls: TlsServer) -> None:
+    trust: dict[str, Any] = {
+        "host": HOST,
+        "port": tls.port,
+        "ssl_ca_certs": str(tls.trusted),
+        "ssl_certfile": str(tls.trusted),
+        "ssl_keyfile": str(tls.trusted.with_suffix(".key")),
+    }
+    with closing(Redis(ssl=True, **trust)) as theirs:
+        for connection in (Connection(**trust), Connection(redis=theirs)):
+            with closing(connection.client()) as client:
+                assert client.command("PING") == b"PONG"
+            assert connection.place == f"rediss://{HOST}:{tls.port}"
+    strange = Connection(**trust | {"ssl_ca_certs": str(tls.stranger)}).client()
+    with closing(strange), pytest.raises(RedisUnavailable, match="certificate verify failed"):
+        strange.command("PING")
 
 
 def test_a_plain_client_is_not_heard_on_the_tls_port(tls: TlsServer) -> None:
