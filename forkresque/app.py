@@ -152,8 +152,8 @@ class Forkresque:
 
     @property
     def url(self) -> str:
-        """Return where Redis is."""
-        return self._options.redis
+        """Return where Redis is; without passwords if keywords say it."""
+        return self.connection.place if self._placed else self._options.redis
 
     @property
     def namespace(self) -> str:
@@ -163,7 +163,7 @@ class Forkresque:
     @property
     def masked_url(self) -> str:
         """Return where Redis is, without the password."""
-        return self.connection.place if self._placed else masked(self.url)
+        return masked(self.url)
 
     def connect_to(
         self,

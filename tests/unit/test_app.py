@@ -386,6 +386,14 @@ def test_a_url_of_the_command_line_is_stronger_than_keywords() -> None:
     assert app.connection.target.timeout == 1.5
 
 
+def test_keywords_are_stronger_than_a_url_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "embedded://")
+
+    assert Forkresque(host="cache").url == "redis://cache:6379"
+
+
 def test_a_namespace_of_the_command_line_leaves_the_keywords() -> None:
     app = Forkresque(host="cache")
 
