@@ -53,9 +53,18 @@ def run_node(
 
 
 class NodeProcess:
-    """A script that runs until `stop`, which closes its stdin, waits, and then kills it."""
+    """A script that runs until `stop`, which closes its stdin, waits, and then kills it.
 
-    def __init__(self, script: str, *args: object, env: Mapping[str, str] | None = None) -> None:
+    When `piped`, what it prints is left for whoever reads `process.stdout`.
+    """
+
+    def __init__(
+        self,
+        script: str,
+        *args: object,
+        env: Mapping[str, str] | None = None,
+        piped: bool = False,
+    ) -> None:
         self.command = [_program("node"), str(SCRIPTS / script), *(str(arg) for arg in args)]
         modules = node_modules()
         self._directory = Path(tempfile.mkdtemp(prefix="forkresque-node-"))
@@ -64,7 +73,7 @@ class NodeProcess:
                 self.command,
                 env={**os.environ, "NODE_PATH": str(modules), **(env or {})},
                 stdin=subprocess.PIPE,
-                stdout=out,
+                stdout=subprocess.PIPE if piped else out,
                 stderr=err,
             )
 
@@ -98,7 +107,14 @@ class NodeProcess:
             self.process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
         return self.process.wait()
+
+    def kill(self) -> None:
+        """Kill it at once, and collect its status."""
+        self.process.kill()
+        self.process.wait()
 
     def __enter__(self) -> Self:
         return self

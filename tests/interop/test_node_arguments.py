@@ -1,0 +1,135 @@
+"""Arguments of every shape, in both directions: found, deleted and run by the other."""
+
+import json
+from collections.abc import Callable, Iterable
+
+import pytest
+from redis import Redis
+
+from forkresque import AlreadyScheduled, Queue
+from tests.support.arguments import LISTS, LOST_BY_NODE, RUNNABLE, Shape
+from tests.support.node_client import Node, NodeError, NodeObject
+from tests.support.performing import performing
+from tests.support.waiting import wait_until
+
+SECOND = 4_000_000_010
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def each(shapes: Iterable[Shape]) -> pytest.MarkDecorator:
+    """Run a test once with each shape."""
+    return pytest.mark.parametrize("shape", shapes, ids=lambda shape: shape.name.replace(" ", "-"))
+
+
+@pytest.fixture(scope="module")
+def node_worker(node: Node) -> NodeObject:
+    """Return a worker of node for queue `node`, which runs on whatever a test has emptied."""
+    worker = node.make("Worker", {"queues": ["node"], "timeout": 5}, events=["error"])
+    worker.ask("start")
+    return worker
+
+
+# -- what we have written ------------------------------------------------------------------
+
+
+@each(LISTS)
+def test_we_write_the_bytes_that_node_writes(
+    shape: Shape, node: Node, queue: Queue, one_redis: Redis
+) -> None:
+    queue.enqueue("math", "note", shape.given)
+    node.queue.evaluate("enqueue", shape.call("math", "note"))
+
+    raw = shape.payload("math", "note")
+    assert one_redis.lrange("resque:queue:math", 0, -1) == [raw, raw]
+
+
+@each(LISTS)
+def test_node_shows_and_deletes_what_we_have_enqueued(
+    shape: Shape, node: Node, queue: Queue, one_redis: Redis
+) -> None:
+    queue.enqueue("math", "note", shape.given)
+
+    (shown,) = node.queue.ask("queued", "math", 0, -1)
+    assert shown == json.loads(shape.payload("math", "note"))
+    assert node.queue.evaluate("del", shape.call("math", "note")) == 1
+    assert one_redis.llen("resque:queue:math") == 0
+
+
+@each(RUNNABLE)
+def test_node_runs_what_we_have_enqueued(
+    shape: Shape, node_worker: NodeObject, queue: Queue, ledger: Redis
+) -> None:
+    queue.enqueue("node", "note", shape.given)
+
+    wait_until(lambda: ledger.llen("node:ran"), "node to run it")
+    assert ledger.lrange("node:ran", 0, -1) == [shape.wire.encode()]
+    assert node_worker.heard("error") == []
+
+
+@each([LOST_BY_NODE])
+def test_node_loses_what_its_lua_cannot_read_whoever_has_enqueued_it(
+    shape: Shape, node: Node, node_worker: NodeObject, queue: Queue, one_redis: Redis
+) -> None:
+    """It pops before it decodes; JavaScript has no trouble with it, and neither have we."""
+    before = len(node_worker.heard("error"))
+    queue.enqueue("node", "note", shape.given)
+    node.queue.evaluate("enqueue", shape.call("node", "note"))
+
+    wait_until(lambda: len(node_worker.heard("error")) == before + 2, "two errors")
+    assert one_redis.llen("resque:queue:node") == one_redis.llen("resque:failed") == 0
+
+
+@each(LISTS)
+def test_node_finds_and_deletes_what_we_have_delayed(
+    shape: Shape, node: Node, queue: Queue, one_redis: Redis
+) -> None:
+    queue.enqueue_at(SECOND, "math", "note", shape.given)
+
+    call = shape.call("math", "note")
+    assert node.queue.evaluate("scheduledAt", call) == [SECOND]
+    assert node.queue.evaluate("delDelayed", call) == [SECOND]
+    assert node.queue.evaluate("scheduledAt", call) == []
+    assert one_redis.keys("resque:delayed:*") == []
+    assert one_redis.keys("resque:timestamps:*") == []
+
+
+@each(LISTS)
+def test_node_refuses_what_we_have_delayed_for_that_second(
+    shape: Shape, node: Node, queue: Queue, one_redis: Redis
+) -> None:
+    queue.enqueue_at(SECOND, "math", "note", shape.given)
+
+    at = f"[{SECOND * 1000},{shape.call('math', 'note')[1:-1]}"
+    with pytest.raises(NodeError, match="already enqueued at this time with same arguments"):
+        node.queue.evaluate("enqueueAt", f"{at}]")
+    assert node.queue.evaluate("enqueueAt", f"{at}, true]") is None
+    assert one_redis.llen(f"resque:delayed:{SECOND}") == 1
+
+
+# -- what node has written -----------------------------------------------------------------
+
+
+@each(LISTS)
+def test_we_run_what_node_has_enqueued(
+    shape: Shape, node: Node, queue: Queue, one_redis: Redis
+) -> None:
+    ran: list[object] = []
+    note: Callable[..., None] = lambda *args: ran.append(list(args))  # noqa: E731
+    node.queue.evaluate("enqueue", shape.call("math", "note"))
+
+    with performing(queue.connection, {"note": note}, queues=["math"]):
+        wait_until(lambda: one_redis.get("resque:stat:processed") == b"1", "us to run it")
+
+    assert ran == [json.loads(shape.wire)]
+
+
+@each(LISTS)
+def test_we_refuse_what_node_has_delayed_for_that_second(
+    shape: Shape, node: Node, queue: Queue, one_redis: Redis
+) -> None:
+    node.queue.evaluate("enqueueAt", f"[{SECOND * 1000},{shape.call('math', 'note')[1:]}")
+
+    with pytest.raises(AlreadyScheduled):
+        queue.enqueue_at(SECOND, "math", "note", shape.given, unique=True)
+    assert one_redis.llen(f"resque:delayed:{SECOND}") == 1
