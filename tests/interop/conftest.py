@@ -8,7 +8,7 @@ import pytest
 from forkresque import Queue
 from tests.conftest import SERVERS
 from tests.support.node import node_modules
-from tests.support.node_client import Node
+from tests.support.node_client import Node, NodeObject
 from tests.support.servers import Server
 
 
@@ -18,6 +18,14 @@ def node(servers: Callable[[str, str], Server], ledger_server: Server) -> Iterat
     node_modules()
     with Node(servers("main", SERVERS[0]), ledger_server) as node:
         yield node
+
+
+@pytest.fixture(scope="module")
+def node_worker(node: Node) -> NodeObject:
+    """Return a worker of node for queue `node`, which runs on whatever a test has emptied."""
+    worker = node.make("Worker", {"queues": ["node"], "timeout": 5}, events=["error"])
+    worker.ask("start")
+    return worker
 
 
 @pytest.fixture

@@ -1,13 +1,13 @@
 """Arguments of every shape, in both directions: found, deleted and run by the other."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import pytest
 from redis import Redis
 
 from forkresque import AlreadyScheduled, Queue
-from tests.support.arguments import LISTS, LOST_BY_NODE, RUNNABLE, Shape
+from tests.support.arguments import LISTS, LOST_BY_NODE, RUNNABLE, Shape, each
 from tests.support.node_client import Node, NodeError, NodeObject
 from tests.support.performing import performing
 from tests.support.waiting import wait_until
@@ -15,19 +15,6 @@ from tests.support.waiting import wait_until
 SECOND = 4_000_000_010
 
 pytestmark = pytest.mark.timeout(60)
-
-
-def each(shapes: Iterable[Shape]) -> pytest.MarkDecorator:
-    """Run a test once with each shape."""
-    return pytest.mark.parametrize("shape", shapes, ids=lambda shape: shape.name.replace(" ", "-"))
-
-
-@pytest.fixture(scope="module")
-def node_worker(node: Node) -> NodeObject:
-    """Return a worker of node for queue `node`, which runs on whatever a test has emptied."""
-    worker = node.make("Worker", {"queues": ["node"], "timeout": 5}, events=["error"])
-    worker.ask("start")
-    return worker
 
 
 # -- what we have written ------------------------------------------------------------------

@@ -1,7 +1,10 @@
 """Arguments of jobs that JSON writers like to spell differently, and how JavaScript spells them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+import pytest
 
 ESCAPES = 'é\u2028/<>&"\\\n\u0001\u007f😀'
 DEEP = 200  # lists inside each other
@@ -28,6 +31,11 @@ class Shape:
         return f'{{"class":"{name}","queue":"{queue}","args":{self.wire}}}'.encode(
             "utf-8", "surrogatepass"
         )
+
+
+def each(shapes: Iterable[Shape]) -> pytest.MarkDecorator:
+    """Run a test once with each shape."""
+    return pytest.mark.parametrize("shape", shapes, ids=lambda shape: shape.name.replace(" ", "-"))
 
 
 def nested(levels: int) -> list[object]:
