@@ -11,17 +11,20 @@ const tell = (args) => ledger.rpush("node:ran", JSON.stringify(args));
 
 const note = { perform: (...args) => tell(args) };
 
+// Tell that it is in hand, and wait to be released.
+const hold = {
+  perform: async (...args) => {
+    const waiting = ledger.duplicate();
+    await ledger.rpush("node:held", JSON.stringify(args));
+    await waiting.blpop("node:release", 20);
+    waiting.disconnect();
+    await tell(args);
+  },
+};
+
 exports.jobs = {
   note,
-  hold: {
-    perform: async (...args) => {
-      const waiting = ledger.duplicate();
-      await ledger.rpush("node:held", JSON.stringify(args));
-      await waiting.blpop("node:release", 20);
-      waiting.disconnect();
-      await tell(args);
-    },
-  },
+  hold,
   boom: {
     perform: (message) => {
       throw new Error(message);
@@ -29,4 +32,5 @@ exports.jobs = {
   },
   queue_locked: { ...note, plugins: ["QueueLock"] },
   delay_locked: { ...note, plugins: ["DelayQueueLock"] },
+  job_locked: { ...hold, plugins: ["JobLock"] },
 };
