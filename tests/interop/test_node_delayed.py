@@ -127,3 +127,61 @@ def test_node_rounds_to_the_nearest_second_and_we_never_to_an_earlier_one(
 
     assert node.queue.ask("scheduledAt", "math", "of node") == [second]
     assert node.queue.ask("scheduledAt", "math", "of us") == [-(-milliseconds // 1000)]
+
+
+# -- node's, in our hands ------------------------------------------------------------------
+
+
+def test_we_list_the_delayed_jobs_of_both(node: Node, queue: Queue) -> None:
+    node.queue.ask("enqueueAt", 2_000_000, "math", "add", [2, "é/"])
+    queue.enqueue_at(9000, "math", "add", [[]])
+    node.queue.ask("enqueueAt", 1_000_000, "math", "add", [1.0])
+    node.queue.ask("enqueueAt", 100_000_000, "other", "note")
+
+    listed = queue.all_delayed()
+    assert listed == {int(ms) // 1000: jobs for ms, jobs in node.queue.ask("allDelayed").items()}
+    assert list(listed) == queue.timestamps() == [1000, 2000, 9000, 100_000]
+    assert queue.timestamps() == sorted(ms // 1000 for ms in node.queue.ask("timestamps"))
+    for second in (1000, 2000, 9000, 100_000, 5):
+        tasks, timestamp = queue.delayed_at(second)
+        shown = node.queue.ask("delayedAt", second * 1000)
+        assert {"tasks": tasks, "rTimestamp": timestamp} == shown
+    assert queue.delayed_count() == 4
+
+
+def test_we_find_every_second_of_a_job_of_node(node: Node, queue: Queue, one_redis: Redis) -> None:
+    now, _ = one_redis.time()
+    for second in (SECOND + 1, SECOND):
+        node.queue.ask("enqueueAt", second * 1000, "math", "note", [1])
+    node.queue.ask("enqueueIn", 3_600_000, "math", "note", [1])
+    node.queue.ask("enqueueAt", SECOND * 1000, "math", "note", [2])
+    node.queue.ask("enqueueAt", SECOND * 1000, "other", "note", [1])
+
+    first, *others = queue.scheduled_at("math", "note", [1])
+    assert now + 3599 <= first <= now + 3610
+    assert others == [SECOND, SECOND + 1]
+    assert queue.delete_delayed("math", "note", [1]) == [first, *others]
+    assert node.queue.ask("scheduledAt", "math", "note", [1]) == []
+    assert node.queue.ask("timestamps") == [SECOND * 1000]
+    assert one_redis.llen(f"resque:delayed:{SECOND}") == 2
+    assert queue.scheduled_at("math", "note", [2]) == [SECOND]
+
+
+def test_node_delays_again_what_we_have_deleted_and_the_reverse(node: Node, queue: Queue) -> None:
+    for _ in range(2):
+        assert node.queue.ask("enqueueAt", SECOND * 1000, "math", "note", [1]) is True
+        assert queue.delete_delayed("math", "note", [1]) == [SECOND]
+        assert queue.enqueue_at(SECOND, "math", "note", [1]) is True
+        assert node.queue.ask("delDelayed", "math", "note", [1]) == [SECOND]
+
+
+def test_jobs_that_differ_are_no_duplicates_to_either(
+    node: Node, queue: Queue, one_redis: Redis
+) -> None:
+    queue.enqueue_at(SECOND, "math", "note", [1])
+
+    for job in [("math", "note", [2]), ("math", "add", [1]), ("other", "note", [1])]:
+        assert node.queue.ask("enqueueAt", SECOND * 1000, *job) is True
+        assert queue.enqueue_at(SECOND + 1, *job) is True
+    assert one_redis.llen(f"resque:delayed:{SECOND}") == 4
+    assert one_redis.llen(f"resque:delayed:{SECOND + 1}") == 3

@@ -171,3 +171,24 @@ def test_node_lists_and_removes_our_locks(
         wait_until(lambda: one_redis.get("resque:stat:processed") == b"1", "it to end")
     assert list(seen_by_node(node)) == [wait]
     assert one_redis.llen("resque:failed") == 0
+
+
+def test_we_list_and_remove_nodes_locks(
+    node: Node, node_worker: NodeObject, queue: Queue, locking: Queue, ledger: Redis
+) -> None:
+    args = ["é/ :*", {"2": 1, "1": [1]}]
+    wire = '["é/ :*",{"1":[1],"2":1}]'
+    job, wait = f"workerslock:job_locked:node:{wire}", f"lock:queue_locked:math:{wire}"
+    node.queue.ask("enqueue", "math", "queue_locked", args)
+    node.queue.ask("enqueue", "node", "job_locked", args)
+    wait_until(lambda: ledger.llen("node:held") == 1, "node to begin")
+
+    assert queue.locks() == seen_by_node(node)
+    assert set(queue.locks()) == {job, wait}
+    assert [queue.delete_lock(key) for key in (job, wait, job)] == [1, 1, 0]
+    assert queue.locks() == seen_by_node(node) == {}
+    assert locking.enqueue("math", "queue_locked", args) is True
+    ledger.rpush("node:release", "go")
+    wait_until(lambda: ledger.llen("node:ran") == 1, "node to finish")
+    assert list(queue.locks()) == [wait]
+    assert node_worker.heard("error") == []

@@ -118,3 +118,11 @@ LISTS = [
 ]
 
 RUNNABLE = [shape for shape in LISTS if shape is not LOST_BY_NODE]
+
+SINGLES = [
+    Shape("text alone", "str", '["str"]', '"str"'),
+    Shape("a number alone", 1, "[1]", "1"),
+    Shape("null alone", None, "[null]", "null"),
+    Shape("an object alone", {"a": 1}, '[{"a":1}]', "{a: 1}"),
+    Shape("false alone", False, "[false]", "false"),
+]
