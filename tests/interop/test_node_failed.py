@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 import pytest
 from redis import Redis
 
-from forkresque import Queue
+from forkresque import NotFailed, Queue
 from forkresque.protocol.payload import encode_job
 from tests.support.arguments import ESCAPES, LISTS, RUNNABLE, Shape, each
 from tests.support.node_client import Node, NodeError, NodeObject
@@ -202,3 +202,61 @@ def test_both_list_the_same_failures_of_both(
         ours = [json.loads(failure.raw_entry) for failure in queue.failed(*window)]
         assert shown == ours, window
     assert queue.failed()[3].worker == node_worker.name
+
+
+# -- retried as node retries -----------------------------------------------------------------
+
+
+@each(RUNNABLE)
+def test_what_we_retry_and_remove_fails_in_node_once_more(
+    shape: Shape, node: Node, node_worker: NodeObject, queue: Queue, one_redis: Redis
+) -> None:
+    raw = failed_by_node(node, one_redis, shape)
+    (first,) = queue.failed()
+
+    assert queue.retry_and_remove_failed(first) is True
+    wait_until(lambda: one_redis.get("resque:stat:failed") == b"2", "it to fail again")
+
+    (again,) = node.queue.ask("failed", 0, -1)
+    assert queue.failed()[0].payload == raw
+    assert again["worker"] == node_worker.name
+    assert node.queue.ask("removeFailed", again) == 1
+    with pytest.raises(NotFailed, match="This job is not in failed queue"):
+        queue.retry_and_remove_failed(first)
+
+
+def cleaned_by_node(node: Node, redis: Redis, raw: bytes) -> Any:
+    """Have node clean a worker that died with this job; return node's record of the failure."""
+    record = b'{"run_at":"2026-11-24T02:45:08Z","worker":"dead:1","queue":"math","payload":%b}'
+    redis.sadd("resque:workers", "dead:1:math")
+    redis.set("resque:worker:dead:1:math", record % raw)
+    return node.queue.ask("forceCleanWorker", "dead:1")
+
+
+@each(LISTS)
+def test_we_retry_a_stuck_job_that_node_has_recorded_with_its_very_bytes(
+    shape: Shape, node: Node, queue: Queue, one_redis: Redis
+) -> None:
+    raw = shape.payload("math", "note")
+    entry = cleaned_by_node(node, one_redis, raw)
+    assert entry["payload"] == json.loads(raw)
+
+    assert queue.retry_stuck_jobs() == 1
+    assert queue.retry_stuck_jobs() == 0
+    assert one_redis.lrange("resque:queue:math", 0, -1) == [raw]
+    assert node.queue.ask("failedCount") == 0
+
+
+def test_we_retry_all_stuck_jobs_of_which_node_would_pass_over_some(
+    node: Node, queue: Queue, one_redis: Redis
+) -> None:
+    cleaned_by_node(node, one_redis, LISTS[0].payload("math", "note"))
+    (entry,) = entries(one_redis)
+    one_redis.rpush("resque:failed", *[entry] * 249)
+
+    node.queue.ask("retryStuckJobs")
+    assert queue.failed_count() == 100
+    assert queue.retry_stuck_jobs(limit=30) == 30
+    assert queue.retry_stuck_jobs() == 70
+    assert node.queue.ask("length", "math") == 250
+    assert node.queue.ask("failedCount") == 0
