@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from forkresque.errors import (
     InvalidArgs,
@@ -25,10 +25,9 @@ from forkresque.events import WORKER_EVENTS, Emitter
 from forkresque.jobs import Definition, OnCrash
 from forkresque.plugins import hooks
 from forkresque.plugins.base import Performance
-from forkresque.protocol.canonical import decode
 from forkresque.protocol.claims import Claimed, Outcome
 from forkresque.protocol.failure import failure_entry
-from forkresque.protocol.payload import PAYLOAD_LIMIT_BYTES, Payload, parse, stand_in
+from forkresque.protocol.payload import Payload, decoded, parse
 from forkresque.scoreboard import Phase, Seat
 
 HARD_GRACE = 10.0  # seconds from the soft end of a job that is over its limit to its kill
@@ -240,15 +239,6 @@ def _asked(begun: hooks.Begun) -> Ended | None:
         return Ended(Outcome.FAIL, error)
     later = begun.context.later
     return Ended(Outcome.DROP) if later is None else Concluded(Outcome.REQUEUE, None, later.delay)
-
-
-def decoded(raw: bytes) -> dict[str, Any]:
-    """Return a payload for others to read, or what stands for bytes that are no job."""
-    try:
-        job = decode(raw) if len(raw) <= PAYLOAD_LIMIT_BYTES else None
-    except InvalidPayload:
-        job = None
-    return job if isinstance(job, dict) else stand_in(raw)
 
 
 def entry_for(job: Claimed, error: BaseException, *, worker: str, failed_at: float) -> bytes:

@@ -7,7 +7,6 @@ that got lost neither loses a job nor doubles it.
 
 import contextlib
 import logging
-import math
 import os
 import secrets
 import time
@@ -23,24 +22,25 @@ from setproctitle import setproctitle
 from forkresque import processes
 from forkresque.aftermath import Aftermath
 from forkresque.connection import Connectable, Connection
-from forkresque.errors import JobLost, RedisRefused, RedisUnavailable
+from forkresque.errors import RedisRefused, RedisUnavailable
 from forkresque.events import WORKER_EVENTS, Emitter, Observable
 from forkresque.idle import Alone, Bell, Station
 from forkresque.inquest import Finding, verdict
 from forkresque.jobs import close_loop, definitions
 from forkresque.keeper import LeaseKeeper
-from forkresque.performer import Concluded, Ended, Performer, decoded, entry_for
+from forkresque.patience import Patience
+from forkresque.performer import Ended, Performer
 from forkresque.plugins.lending import Lender
 from forkresque.policy import queues as patterns
-from forkresque.policy.backoff import Backoff
 from forkresque.policy.verdicts import Blame
-from forkresque.protocol.claims import Claimed, Claims, Nothing, Outcome, Tokens, WorkerId
+from forkresque.protocol.claims import Claimed, Claims, Nothing, Tokens, WorkerId
 from forkresque.protocol.connection import RedisClock
 from forkresque.protocol.keys import to_text
-from forkresque.protocol.payload import digest, with_queue
 from forkresque.protocol.registry import Lease, Owner, Registry, Verdict
 from forkresque.queue import Queue
+from forkresque.rota import Rota
 from forkresque.scoreboard import Phase, Role, Scoreboard, Seat
+from forkresque.settling import Settler
 
 log = logging.getLogger("forkresque.worker")
 
@@ -101,41 +101,29 @@ class Worker(Observable):
         self.connection = Connection.of(connection)
         self._jobs = definitions(jobs)
         self._keys = self.connection.keys
-        self._patterns = tuple(queues)
-        self._post = post or Post.alone(self._patterns)
+        self._post = post or Post.alone(queues)
         self._alone = Alone() if station is None else None
         self._station: Station = station or self._alone or Alone()
-        self._interval = interval
         self._seat = seat or Scoreboard(1, shared=False).seats[0]
         self._titled = titled
         self._pid = os.getpid()
+        name, master = str(self._post.worker), self._post.lease.master
         self._link = self.connection.link(tracking=True)
-        self._claims = Claims(
-            self._link,
-            self._keys,
-            self._post.worker,
-            master=self._post.lease.master,
-            audit=audit,
-        )
+        self._claims = Claims(self._link, self._keys, self._post.worker, master=master, audit=audit)
+        self._rota = Rota(queues, self._link, self._keys, self._claims, interval=interval)
         self._registry = Registry(self._link, self._keys, audit=audit)
         self._clock = RedisClock(self._link)
-        self._bell = Bell(self._link, self._keys, master=self._post.lease.master, interval=interval)
         self._tokens = Tokens(self._post.nonce)
-        lender = Lender(
-            self._link,
-            self._claims,
-            self._keys,
-            self._clock,
-            worker=str(self._post.worker),
-            ask=self._persist,
-            queues=lambda: self._queue,
+        self._bell = Bell(self._link, self._keys, master=master, interval=interval)
+        self._patience = Patience(name, self._station, self._seat, self._bell, self.events)
+        self.performer = Performer(self._jobs, self._seat, titled, self.events, self._lender().lend)
+        self._settler = Settler(
+            name, self._claims, self._clock, self.performer, self._patience, self.events
         )
-        self.performer = Performer(self._jobs, self._seat, titled, self.events, lender.lend)
         self._registered = False
         self._doubtful = False  # a job may stand in our slot that nobody would look for
         self._redials = self._looked_at = self._station.redials
         self._warned: set[bytes] = set()
-        self._refreshed_at = float("-inf")
 
     def run(self) -> None:
         """Work until the station says to leave; the job in hand is finished first."""
@@ -145,7 +133,7 @@ class Worker(Observable):
             self._seat.pid = self._pid
             keeper = LeaseKeeper(self.connection, self._post.worker, self._post.lease, self.events)
         try:
-            self._ask(self._register)
+            self._patience.ask(self._register)
             self.events.emit("start", self._now())
             with closing(Aftermath(self._link.parts(), footing=self._station.footing)) as aftermath:
                 while not self._station.leaving:
@@ -163,6 +151,17 @@ class Worker(Observable):
             if "_queue" in self.__dict__:
                 self._queue.store.client.close()
             self.events.emit("end", self._now())
+
+    def _lender(self) -> Lender:
+        return Lender(
+            self._link,
+            self._claims,
+            self._keys,
+            self._clock,
+            worker=str(self._post.worker),
+            ask=self._persist,
+            queues=lambda: self._queue,
+        )
 
     @cached_property
     def _queue(self) -> Queue:
@@ -188,7 +187,7 @@ class Worker(Observable):
         armed = False  # whoever was woken finds a job, mostly: the first claim is a plain one
         while self._station.open:
             self._seat.enter(Phase.CALL, time.monotonic_ns())
-            answer = self._ask(partial(self._claim, self._tokens.fresh(), armed=armed))
+            answer = self._patience.ask(partial(self._claim, self._tokens.fresh(), armed=armed))
             if self._claims.skipped:
                 self._warn_of(self._claims.skipped)
             if isinstance(answer, Claimed):
@@ -209,7 +208,7 @@ class Worker(Observable):
         a Redis that was away.
         """
         self._looked_at = self._station.redials
-        self._asked(self._recover_own_slot, until=lambda: self._station.leaving)
+        self._patience.ask_until(lambda: self._station.leaving, self._recover_own_slot)
         self._doubtful = False
 
     def _claim(self, token: bytes, *, armed: bool) -> Claimed | Nothing:
@@ -220,7 +219,7 @@ class Worker(Observable):
             self._register()
         if armed:
             self._link.pushed()  # what has come until now will be in the answer
-        self._refresh_queues()
+        self._rota.refresh()
         self.events.emit("poll", self._claims.queues)
         return self._claims.claim(token, now=self._clock.now(), armed=armed)
 
@@ -231,37 +230,17 @@ class Worker(Observable):
                 log.warning("worker=%s was unregistered by another client", self._post.worker)
                 self._registered = False
             case Nothing.BUSY:
-                self._ask(self._recover_own_slot)
+                self._patience.ask(self._recover_own_slot)
             case Nothing.EMPTY | Nothing.PAUSED | Nothing.ORPHAN:
                 with contextlib.suppress(RedisUnavailable):  # the next claim connects again
                     self._bell.wait(self._station, answer)
             case _:
                 pass  # time to leave, or to pause
 
-    def _refresh_queues(self) -> None:
-        """Find out which queues the patterns mean now, if that may have changed."""
-        key = self._keys.queues()
-        if not any(map(patterns.is_pattern, self._patterns)):
-            self._link.forget(key)  # a new queue is no news for a list of names
-            if not self._claims.queues:
-                self._claims.poll(self._patterns)
-            return
-        if self._may_have_new_queues():
-            self._link.forget(key)
-            names = self._link.command("SMEMBERS", key, armed=True)
-            self._claims.poll(patterns.expand(self._patterns, map(to_text, names)))
-            self._refreshed_at = time.monotonic()
-
     def _warn_of(self, key: bytes) -> None:
         if key not in self._warned:
             self._warned.add(key)
             log.warning("key=%s holds another type than a queue and is passed over", to_text(key))
-
-    def _may_have_new_queues(self) -> bool:
-        """Return whether Redis has told of a change; where it cannot, after each interval."""
-        if self._link.tracking:
-            return self._link.heard(self._keys.queues())
-        return time.monotonic() - self._refreshed_at > self._interval
 
     def _register(self) -> None:
         post = self._post
@@ -295,7 +274,7 @@ class Worker(Observable):
                 self._recover_own_slot()  # the answer to a claim was lost, and the job is there
         except (RedisUnavailable, RedisRefused) as error:
             log.warning("worker=%s could not unregister: %s", self._post.worker, error)
-            self._complain(error)
+            self._patience.complain(error)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.guess(), UTC)
@@ -319,32 +298,7 @@ class Worker(Observable):
 
     def _settle(self, job: Claimed, ended: Ended) -> Claimed | None:
         self._seat.enter(Phase.SETTLE, time.monotonic_ns())
-        entry = b""
-        if ended.error is not None and ended.outcome is Outcome.FAIL:
-            entry = entry_for(
-                job, ended.error, worker=str(self._post.worker), failed_at=self._clock.guess()
-            )
-        terms = self._terms(job, ended) if isinstance(ended, Concluded) else {}
-        next_token = self._tokens.fresh() if self._station.open else b""
-        if next_token and self._may_have_new_queues():
-            self._ask(self._refresh_queues)
-        heard = self._heard
-        if heard and next_token:
-            self.events.emit("poll", self._claims.queues)
-        settled = self._insist(
-            lambda: self._claims.settle(
-                job,
-                ended.outcome,
-                now=self._clock.now(),
-                next_token=next_token,
-                entry=entry,
-                digest=digest(job.raw) if job.suspect and ended.is_final else "",
-                **terms,
-            ),
-            job,
-        )
-        if heard:
-            self._tell(job, ended, lost=settled.lost)
+        settled = self._settler.settle(job, ended, self._next_token)
         if settled.lost:
             log.warning("worker=%s: its job was recovered by others meanwhile", self._post.worker)
             self._registered = False
@@ -355,97 +309,26 @@ class Worker(Observable):
             self._registered = False
         return self._kept(settled.next) if isinstance(settled.next, Claimed) else None
 
-    def _terms(self, job: Claimed, ended: Concluded) -> dict[str, Any]:
-        """Return when a job with plugins is to come back, or what is forgotten with it."""
-        if ended.outcome not in (Outcome.RETRY, Outcome.REQUEUE):
-            return {"forget": ended.forget}
-        if ended.delay <= 0:
-            return {}
-        second = math.ceil(self._insist(self._clock.now, job) + ended.delay)
-        return {"due": second, "until": second, "moved": with_queue(job.raw, job.queue)}
+    def _next_token(self) -> bytes:
+        """Return the token to claim the next job with, or b"" if none may be claimed."""
+        if not self._station.open:
+            return b""
+        if self._rota.may_have_changed:
+            self._patience.ask(self._rota.refresh)
+        if self._heard:
+            self.events.emit("poll", self._claims.queues)
+        return self._tokens.fresh()
 
     def _kept(self, job: Claimed) -> Claimed | None:
         """Return `job`, unless a pause or a drain was asked for: then it goes back, unstarted."""
         if self._station.open:
             return job
-        self._insist(lambda: self._claims.settle(job, Outcome.RELEASE, now=self._clock.now()), job)
+        self._settler.put_back(job)
         return None
 
-    def _tell(self, job: Claimed, ended: Ended, *, lost: bool) -> None:
-        """Tell who listens how a job ended, now that Redis knows."""
-        result, self.performer.result = self.performer.result, None
-        told: tuple[object, ...]
-        match ended.outcome:
-            case _ if lost:
-                self._complain(JobLost("the job was recovered by others meanwhile"), job)
-                return
-            case Outcome.DONE:
-                name, told = "success", (result, self.performer.took_ns / 1e6)
-            case Outcome.FAIL:
-                name, told = "failure", (ended.error, self.performer.took_ns / 1e6)
-            case Outcome.DROP:
-                return
-            case _:
-                delay, remaining = 0.0, None
-                if isinstance(ended, Concluded):
-                    delay, remaining = ended.delay, ended.remaining
-                details = {"delay": delay, "remaining_attempts": remaining, "err": ended.error}
-                name, told = "re_enqueue", (details,)
-        if name in self._heard:
-            self.events.emit(name, job.queue, decoded(job.raw), *told)
-
-    def _complain(self, error: Exception, job: Claimed | None = None) -> None:
-        """Tell who listens of trouble, and of the job that it is about."""
-        if "error" in self._heard:
-            about = (None, None) if job is None else (job.queue, decoded(job.raw))
-            self.events.emit("error", error, *about)
-
-    # -- asking ------------------------------------------------------------------------------
-
-    def _ask(self, question: Callable[[], T]) -> T | None:
-        """Ask until there is an answer; None when a job may not be claimed any more."""
-        return self._asked(question, until=lambda: not self._station.open)
-
-    def _insist(self, question: Callable[[], T], job: Claimed) -> T:
-        """Ask until there is an answer about the job in hand, however long it takes."""
-        answer = self._asked(question, until=lambda: False, job=job)
-        if answer is None:
-            raise AssertionError("a settle always has an answer")
-        return answer
-
     def _persist(self, question: Callable[[], T]) -> T:
-        """Ask for a plugin until there is an answer; what Redis refuses is the plugin's to see."""
-        answers: list[T] = []
-
-        def ask() -> bool:
-            answers.append(question())
-            return True
-
-        bear = (RedisUnavailable,)
-        self.performer.uninterrupted(lambda: self._asked(ask, until=lambda: False, bear=bear))
-        return answers[0]
-
-    def _asked(
-        self,
-        question: Callable[[], T],
-        *,
-        until: Callable[[], bool],
-        job: Claimed | None = None,
-        bear: tuple[type[Exception], ...] = (RedisUnavailable, RedisRefused),
-    ) -> T | None:
-        backoff = Backoff(first=0.05, most=1.0)
-        while True:
-            try:
-                return question()
-            except bear as error:
-                self._seat.enter(self._seat.phase, time.monotonic_ns())
-                level = logging.WARNING if backoff.attempts in (0, 5) else logging.DEBUG
-                log.log(level, "worker=%s waits for Redis: %s", self._post.worker, error)
-                self._complain(error, job)
-                self._bell.redialled()
-            if until():
-                return None
-            self._station.rest(backoff.next(jitter=os.urandom(1)[0] / 255))
+        """Ask for a plugin of the job in hand, which no interrupt may cut off from the answer."""
+        return self.performer.uninterrupted(lambda: self._patience.persist(question))
 
 
 INNOCENT = Verdict(suspect="", limit=1, fail=False, poison=b"", entry=b"")

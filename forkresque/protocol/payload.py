@@ -97,6 +97,15 @@ def _json_type(value: object) -> str:
     return names.get(type(value), "a number")
 
 
+def decoded(raw: bytes) -> dict[str, Any]:
+    """Return a payload for others to read, or what stands for bytes that are no job."""
+    try:
+        job = decode(raw) if len(raw) <= PAYLOAD_LIMIT_BYTES else None
+    except InvalidPayload:
+        job = None
+    return job if isinstance(job, dict) else stand_in(raw)
+
+
 def stand_in(raw: bytes) -> dict[str, Any]:  # noqa: ARG001 - what could be shown may change
     """Return what stands for an unreadable payload where others read: a job that nobody has."""
     return {"class": UNREADABLE, "args": []}

@@ -328,7 +328,7 @@ def test_nothing_is_decoded_again_when_nobody_listens(
     site: Site, one_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[bytes] = []
-    for module in ("worker", "performer"):
+    for module in ("patience", "performer", "settling"):
         monkeypatch.setattr(f"forkresque.{module}.decoded", decoded.append)
     push(one_redis, job("add", 1, 2), job("boom", "x"))
     with running(site.worker("pause")):

@@ -14,10 +14,10 @@ import pytest
 from forkresque.errors import InvalidArgs, InvalidPayload, JobAborted, JobTimeout, UnknownJob
 from forkresque.events import WORKER_EVENTS, Emitter
 from forkresque.jobs import Definition, define
-from forkresque.performer import HARD_GRACE, Ended, Performer, decoded, entry_for
+from forkresque.performer import HARD_GRACE, Ended, Performer, entry_for
 from forkresque.protocol.claims import Claimed, Outcome
 from forkresque.protocol.failure import BACKTRACE_LIMIT, ERROR_LIMIT, Failure, parse_failure
-from forkresque.protocol.payload import encode_job
+from forkresque.protocol.payload import decoded, encode_job
 from forkresque.scoreboard import Phase, Role, Scoreboard, Seat
 
 

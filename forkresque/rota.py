@@ -1,0 +1,47 @@
+"""Rota: the queues of one worker, which its names and patterns mean now."""
+
+import time
+from collections.abc import Sequence
+
+from forkresque.policy import queues as patterns
+from forkresque.protocol.claims import Claims
+from forkresque.protocol.connection import Link
+from forkresque.protocol.keys import Keys, to_text
+
+
+class Rota:
+    """Keeps the queues that `claims` polls up to date.
+
+    `interval` is in seconds: how long a change may go unseen where Redis cannot tell of one.
+    """
+
+    def __init__(
+        self, listed: Sequence[str], link: Link, keys: Keys, claims: Claims, *, interval: float
+    ) -> None:
+        self.patterns = tuple(listed)
+        self._varies = any(map(patterns.is_pattern, self.patterns))
+        self._link = link
+        self._key = keys.queues()
+        self._claims = claims
+        self._interval = interval
+        self._refreshed_at = float("-inf")
+
+    @property
+    def may_have_changed(self) -> bool:
+        """Return whether Redis has told of a change; where it cannot, after each interval."""
+        if self._link.tracking:
+            return self._link.heard(self._key)
+        return time.monotonic() - self._refreshed_at > self._interval
+
+    def refresh(self) -> None:
+        """Find out which queues the patterns mean now, if that may have changed."""
+        if not self._varies:
+            self._link.forget(self._key)  # a new queue is no news for a list of names
+            if not self._claims.queues:
+                self._claims.poll(self.patterns)
+            return
+        if self.may_have_changed:
+            self._link.forget(self._key)
+            names = self._link.command("SMEMBERS", self._key, armed=True)
+            self._claims.poll(patterns.expand(self.patterns, map(to_text, names)))
+            self._refreshed_at = time.monotonic()
