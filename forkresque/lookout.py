@@ -15,12 +15,12 @@ from forkresque.connection import Connection
 from forkresque.errors import BadKey, ForkresqueError, InvalidPayload, RedisUnavailable
 from forkresque.events import Emitter
 from forkresque.neighbours import Neighbours
-from forkresque.performer import decoded
 from forkresque.policy.backoff import Backoff
 from forkresque.processes import host_label
 from forkresque.promoter import Pass, Promoter
 from forkresque.protocol.connection import FLUSHED
 from forkresque.protocol.delayed import Delayed, Due
+from forkresque.protocol.payload import decoded
 from forkresque.protocol.registry import Registry
 
 log = logging.getLogger("forkresque.scheduler")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from forkresque.errors import BadKey
 from forkresque.protocol.connection import Client
 from forkresque.protocol.keys import Keys, second_of
-from forkresque.protocol.payload import shown
+from forkresque.protocol.payload import decoded
 from forkresque.protocol.script import load
 from forkresque.protocol.spellings import Sought
 
@@ -39,12 +39,12 @@ class Agenda:
     def at(self, second: int) -> DelayedAt:
         """Return the jobs due at `second`, oldest first."""
         raws = self._client.command("LRANGE", self._keys.delayed(second), 0, -1)
-        return DelayedAt([shown(raw) for raw in raws], second)
+        return DelayedAt([decoded(raw) for raw in raws], second)
 
     def all(self) -> Iterator[DelayedAt]:
         """Yield what is due at each second, sorted; a second without jobs is left out."""
         for second, raws in self._buckets(self.seconds()):
-            yield DelayedAt([shown(raw) for raw in raws], second)
+            yield DelayedAt([decoded(raw) for raw in raws], second)
 
     def scheduled(self, job: Sought) -> list[int]:
         """Return the seconds at which jobs equal to `job` are due, sorted.

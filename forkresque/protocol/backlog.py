@@ -11,7 +11,7 @@ from typing import Any
 
 from forkresque.protocol.connection import Client
 from forkresque.protocol.keys import Keys
-from forkresque.protocol.payload import name_of, shown
+from forkresque.protocol.payload import decoded, name_of
 from forkresque.protocol.script import load
 from forkresque.protocol.spellings import Sought
 
@@ -26,8 +26,8 @@ class Backlog:
         self._keys = keys
 
     def shown(self, queue: str, start: int, stop: int) -> list[dict[str, Any]]:
-        """Return jobs decoded; see `payload.shown` for what cannot be."""
-        return [shown(raw) for raw in self._range(queue, start, stop)]
+        """Return jobs decoded; see `payload.decoded` for what cannot be."""
+        return [decoded(raw) for raw in self._range(queue, start, stop)]
 
     def delete(self, job: Sought, limit: int) -> Counter[bytes]:
         """Delete the jobs equal to `job`; return how many there were of each spelling.

@@ -98,7 +98,10 @@ def _json_type(value: object) -> str:
 
 
 def decoded(raw: bytes) -> dict[str, Any]:
-    """Return a payload for others to read, or what stands for bytes that are no job."""
+    """Return a payload for others to read, or what stands for bytes that are no job.
+
+    Never raises.
+    """
     try:
         job = decode(raw) if len(raw) <= PAYLOAD_LIMIT_BYTES else None
     except InvalidPayload:
@@ -109,18 +112,6 @@ def decoded(raw: bytes) -> dict[str, Any]:
 def stand_in(raw: bytes) -> dict[str, Any]:  # noqa: ARG001 - what could be shown may change
     """Return what stands for an unreadable payload where others read: a job that nobody has."""
     return {"class": UNREADABLE, "args": []}
-
-
-def shown(raw: bytes) -> dict[str, Any]:
-    """Return a payload decoded, for those who look; of what is no JSON object, what stands for it.
-
-    Never raises.
-    """
-    try:
-        job = decode(raw)
-    except InvalidPayload:
-        return stand_in(raw)
-    return job if isinstance(job, dict) else stand_in(raw)
 
 
 def name_of(raw: bytes) -> str:

@@ -125,13 +125,13 @@ def test_a_backend_that_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_rubys_variable_says_where_failures_go(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FAILURE_BACKEND", "FORKRESQUE_FAILURE_BACKEND"):
         monkeypatch.delenv(name, raising=False)
-    assert not Forkresque().connection().keys.failed_by_queue
+    assert not Forkresque().connection.keys.failed_by_queue
 
     monkeypatch.setenv("FAILURE_BACKEND", "redis_multi_queue")
-    assert Forkresque().connection().keys.failed_by_queue
+    assert Forkresque().connection.keys.failed_by_queue
 
     monkeypatch.setenv("FORKRESQUE_FAILURE_BACKEND", "redis")
-    assert not Forkresque().connection().keys.failed_by_queue
+    assert not Forkresque().connection.keys.failed_by_queue
     assert Forkresque(failure_backend="redis_multi_queue").queue.store.keys.failed_by_queue
 
 

@@ -167,6 +167,7 @@ def test_a_record_of_ruby_is_read() -> None:
         backtrace=["a"],
         worker="host:1:math",
         queue="math",
+        retried_at="2026/11/24 02:46:00",
     )
 
 

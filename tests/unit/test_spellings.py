@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from forkresque.errors import InvalidArgs
-from forkresque.protocol.payload import encode_job, name_of, shown, stand_in
+from forkresque.protocol.payload import decoded, encode_job, name_of, stand_in
 from forkresque.protocol.spellings import Sought, same
 from tests.support.rubbish import BAD, good
 
@@ -153,10 +153,10 @@ def test_jobs_that_look_odd_are_found(label: str) -> None:
 def test_no_bytes_make_a_look_raise(label: str) -> None:
     assert not Sought("math", "note", ["nobody has this"]).fits(BAD[label])
     assert name_of(BAD[label]) != "nobody has this"
-    assert isinstance(shown(BAD[label]), dict)
+    assert isinstance(decoded(BAD[label]), dict)
 
 
 def test_what_is_no_object_is_shown_by_what_stands_for_it() -> None:
     for raw in (b"", b"{broken", b"7", b"[1]", b"\xff"):
-        assert shown(raw) == stand_in(raw)
-    assert shown(b'{"x":1}') == {"x": 1}
+        assert decoded(raw) == stand_in(raw)
+    assert decoded(b'{"x":1}') == {"x": 1}
