@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from copy import copy
 from enum import StrEnum
 from typing import Any
 
@@ -90,6 +91,12 @@ class Connection:
             return cls(**_spelt(given))
         return cls(redis=given)
 
+    def within(self, timeout: float) -> "Connection":
+        """Return the same Redis and namespace with another patience, in seconds."""
+        other = copy(self)
+        vars(other).update(target=self.target.within(timeout), _scanner=None)
+        return other
+
     @property
     def place(self) -> str:
         """Return where Redis is, as a URL without passwords."""
@@ -99,10 +106,9 @@ class Connection:
         """Return what any number of threads may ask, before and after a fork."""
         return self.target.client()
 
-    def link(self, *, tracking: bool = False, timeout: float | None = None) -> Link:
-        """Return one connection for one thread; with another `timeout`, if one is given."""
-        target = self.target.within(timeout) if timeout else self.target
-        return target.link(tracking=tracking)
+    def link(self, *, tracking: bool = False) -> Link:
+        """Return one connection for one thread."""
+        return self.target.link(tracking=tracking)
 
     def key(self, *parts: str | None) -> str:
         """Return the namespace and these parts, joined by colons; blank ones vanish."""

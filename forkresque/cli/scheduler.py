@@ -12,7 +12,6 @@ from forkresque.cli import logs
 from forkresque.cli.connecting import joined
 from forkresque.cli.parameters import Command, declared
 from forkresque.cli.session import Session, pass_session
-from forkresque.connection import Connection
 from forkresque.options import SupervisorOptions
 from forkresque.processes import host_label
 from forkresque.scheduler import Scheduler
@@ -47,7 +46,7 @@ def scheduler(session: Session, /, *, retry_stuck_jobs: bool, **given: Any) -> N
 
 def _scheduler(app: Forkresque, options: SupervisorOptions, *, retry_stuck_jobs: bool) -> Scheduler:
     return Scheduler(
-        Connection(app.url, namespace=app.namespace, timeout=_TIMEOUT),
+        app.connection.within(_TIMEOUT),
         name=f"{host_label(options.host_label)}:{os.getpid()}",
         stuck_worker_timeout=options.stuck_worker_timeout,
         retry_stuck_jobs=retry_stuck_jobs,

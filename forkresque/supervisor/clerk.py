@@ -72,7 +72,7 @@ class Clerk:
         self._inherited = inherited
         self._identity = identity
         self._keys = app.connection.keys
-        self._link = app.connection.link(tracking=True, timeout=SOCKET_TIMEOUT)
+        self._link = app.connection.within(SOCKET_TIMEOUT).link(tracking=True)
         self._registry = Registry(self._link, self._keys, audit=options.audit)
         self._clock = RedisClock(self._link)
         delayed = Delayed(self._link, self._keys)

@@ -285,6 +285,16 @@ def test_a_connection_is_itself() -> None:
     assert Connection.of(connection) is connection
 
 
+def test_another_patience_leaves_all_else() -> None:
+    connection = Connection(host="cache", namespace=["a", "b"], scan_count=7)
+
+    other = connection.within(1.5)
+
+    assert (other.target.timeout, connection.target.timeout) == (1.5, 5.0)
+    assert said(other) == said(connection)
+    assert (other.keys.namespace, other.scan_count) == ("a:b", 7)
+
+
 def test_nodes_spelling_is_understood() -> None:
     nodes = {
         "pkg": "ioredis",
