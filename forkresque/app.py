@@ -124,7 +124,7 @@ class Forkresque:
         self._options = resolve(ClientOptions, given=given, environ=os.environ, file=file)
         self._keywords = {name: value for name, value in keywords.items() if value is not None}
         self._placed = bool(self._keywords.keys() & PLACING)  # where Redis is, no URL says
-        if self._keywords:
+        if self._keywords and (self._placed or not embedded.is_embedded(self.url)):
             Connection(url if self._placed else self.url, namespace=self.namespace, **keywords)
         self._allow_bigint = allow_bigint
         self.jobs: dict[str, Definition] = {}

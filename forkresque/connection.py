@@ -48,8 +48,6 @@ class Connection:
     be used.
     """
 
-    scan_count: int = 1000  # keys that Redis looks at in one step of a search
-
     def __init__(
         self,
         url: str | None = None,

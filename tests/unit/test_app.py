@@ -386,6 +386,10 @@ def test_a_url_of_the_command_line_is_stronger_than_keywords() -> None:
     assert app.connection.target.timeout == 1.5
 
 
+def test_an_embedded_servers_application_takes_keywords_too() -> None:
+    assert Forkresque("embedded://", timeout=1.5).url == "embedded://"
+
+
 def test_keywords_are_stronger_than_a_url_of_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
