@@ -157,3 +157,16 @@ class Alone:
                 self._closed = True
                 os.close(self._reader)
                 os.close(self._writer)
+
+
+class Once(Alone):
+    """The station of a worker that is to do one job, if there is one, and to leave."""
+
+    def is_surplus(self) -> bool:
+        """Return True, and leave: every queue was read, and there is nothing to wait for."""
+        self.leaving = True
+        return True
+
+    def look_round(self, *, fit: bool) -> None:  # noqa: ARG002 - it leaves either way
+        """Leave: the one job is done."""
+        self.leaving = True

@@ -7,7 +7,8 @@ text, the range check and the row in the README. What they are set to: see `conf
 """
 
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -85,8 +86,21 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Return the parts of a comma-separated list, without blanks."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    """Return the parts of a comma-separated list, without blanks; `{a,b}` is one part."""
+    parts = re.findall(r"(?:\{[^{}]*\}|[^,])+", text)
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def queue_names(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Return a list of queues and patterns, also of one written with commas. Raises Refused."""
+    items = (given,) if isinstance(given, str) else tuple(given)
+    for item in items:
+        if not isinstance(item, str):
+            raise Refused(f"must be texts, got {item!r}")
+    found = tuple(name for item in items for name in names(item))
+    for trouble in _troubles(found):
+        raise Refused(trouble)
+    return found
 
 
 class Refused(ValueError):

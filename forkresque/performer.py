@@ -67,8 +67,9 @@ class Performer:
     """Runs jobs for one worker, one at a time.
 
     `took_ns` is how long the last one ran, in nanoseconds; 0 for one that could not begin.
-    `result` is what it returned, if somebody listens to its success. `begun` is a job with
-    plugins that has been performed and is to be concluded. `lend` makes the context of its hooks.
+    `result` is what it returned, if somebody listens to its success, or if `keeps_result` is set.
+    `begun` is a job with plugins that has been performed and is to be concluded. `lend` makes the
+    context of its hooks.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Performer:
         self._heard = self._events.heard
         self.took_ns = 0
         self.result: object = None
+        self.keeps_result = False
         self._pid = os.getpid()
         self._interruptible = 0  # number of the job that may be interrupted now, 0 for none
 
@@ -174,7 +176,7 @@ class Performer:
         context = begun.context
         context.error = ended.error
         begun.after()
-        if "success" in self._heard:
+        if self.keeps_result or "success" in self._heard:
             self.result = context.worker.result
         if (later := context.later) is not None:
             return Concluded(Outcome.RETRY, later.error, later.delay, later.remaining)
@@ -190,7 +192,7 @@ class Performer:
         try:
             try:
                 self._interruptible = self._seat.epoch
-                if "success" in self._heard:
+                if self.keeps_result or "success" in self._heard:
                     self.result = run(args)
                 else:
                     run(args)

@@ -80,7 +80,6 @@ class Settler:
 
     def _tell(self, job: Claimed, ended: Ended, *, lost: bool) -> None:
         """Tell who listens how a job ended, now that Redis knows."""
-        result, self._performer.result = self._performer.result, None
         told: tuple[object, ...]
         match ended.outcome:
             case _ if lost:
@@ -88,7 +87,7 @@ class Settler:
                 self._patience.complain(error, job)
                 return
             case Outcome.DONE:
-                name, told = "success", (result, self._performer.took_ns / 1e6)
+                name, told = "success", (self._performer.result, self._performer.took_ns / 1e6)
             case Outcome.FAIL:
                 name, told = "failure", (ended.error, self._performer.took_ns / 1e6)
             case Outcome.DROP:

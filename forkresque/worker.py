@@ -8,35 +8,35 @@ that got lost neither loses a job nor doubles it.
 import contextlib
 import logging
 import os
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
-from setproctitle import setproctitle
-
 from forkresque import processes
 from forkresque.aftermath import Aftermath
 from forkresque.connection import Connectable, Connection
-from forkresque.errors import RedisRefused, RedisUnavailable
+from forkresque.course import Course
+from forkresque.enrolment import Enrolment
+from forkresque.errors import ConfigError, RedisUnavailable
 from forkresque.events import WORKER_EVENTS, Emitter, Observable
-from forkresque.idle import Alone, Bell, Station
-from forkresque.inquest import Finding, verdict
+from forkresque.idle import Alone, Bell, Once, Station
 from forkresque.jobs import close_loop, definitions
 from forkresque.keeper import LeaseKeeper
+from forkresque.naming import Names
 from forkresque.patience import Patience
 from forkresque.performer import Ended, Performer
 from forkresque.plugins.lending import Lender
-from forkresque.policy import queues as patterns
-from forkresque.policy.verdicts import Blame
-from forkresque.protocol.claims import Claimed, Claims, Nothing, Tokens, WorkerId
+from forkresque.plugins.settings import Duration, seconds
+from forkresque.policy.queues import listed
+from forkresque.post import Post
+from forkresque.protocol.claims import Claimed, Claims, Nothing, Tokens
 from forkresque.protocol.connection import RedisClock
 from forkresque.protocol.keys import to_text
-from forkresque.protocol.registry import Lease, Owner, Registry, Verdict
+from forkresque.protocol.payload import decoded
+from forkresque.protocol.registry import Registry
 from forkresque.queue import Queue
 from forkresque.rota import Rota
 from forkresque.scoreboard import Phase, Role, Scoreboard, Seat
@@ -46,40 +46,31 @@ log = logging.getLogger("forkresque.worker")
 
 T = TypeVar("T")
 
+INTERVAL = 1.0  # seconds between polls where Redis cannot tell of new jobs
+NAMES = Names()  # of the workers of this process
 
-@dataclass(frozen=True, slots=True)
-class Post:
-    """Who a worker is: its id, the process that carries it, and its master's lease."""
 
-    worker: WorkerId
-    owner: Owner
-    lease: Lease
-    nonce: str
-
-    @classmethod
-    def alone(cls, queues: Sequence[str], *, host: str = "") -> "Post":
-        """Return the post of a worker that is its own master, in this process."""
-        pid, nonce = os.getpid(), secrets.token_hex(8)
-        label = processes.host_label(host)
-        master = f"{label}:{pid}:{nonce}"
-        return cls(
-            WorkerId(label, pid, patterns.shown(queues)),
-            Owner(master, pid, processes.start_of(pid) or 0),
-            Lease(master, processes.describe(pid)),
-            nonce,
-        )
+def _pause(interval: Duration, timeout: Duration | None) -> float:
+    if timeout is not None and interval != INTERVAL:
+        raise ConfigError("timeout is node-resque's name of interval: give one of them, not both")
+    label, given = ("interval", interval) if timeout is None else ("timeout", timeout)
+    return seconds(f"a worker's {label}", given, least=0.001)
 
 
 class Worker(Observable):
-    """One worker, in the process and thread that call `run`.
+    """One worker: `run` works in the calling thread, `start` in a thread of the worker's own.
 
-    `connection` is what `Connection.of` takes. `queues` are names or patterns by priority;
-    `interval` is in seconds, for servers that cannot tell of new jobs; `audit` is how many ends
-    of jobs to keep a record of.
-    Without a `station`, the worker stands alone: it keeps its own lease and runs until `stop`.
-    `events` are told instead of those who listen by `on`. Of `ping`, and of trouble with the
-    lease, a worker that stands alone tells in a thread of its own. `jobs` are definitions, or jobs
-    as node-resque describes them; see `forkresque.jobs.definitions`.
+    `connection` is what `Connection.of` takes. `jobs` are definitions, or jobs as node-resque
+    describes them; see `forkresque.jobs.definitions`. `queues` are names or patterns by priority, a
+    list or a text with commas. `name` is `host:pid` with this process' pid; the default numbers
+    the workers of one process. `interval`, or node's `timeout`, is what lies between polls where
+    Redis cannot tell of new jobs. With `looping=False` it does one job, if there is one, and ends.
+    `audit` is how many ends of jobs to keep a record of. Raises ConfigError.
+
+    Without a `station` the worker stands alone: it keeps its own lease, works until `end` or
+    `stop`, and keeps no time limits of jobs, since only another process can end a job for sure.
+    Of `ping`, and of trouble with the lease, it tells in a thread of its own. `events` are told
+    instead of those who listen by `on`.
     """
 
     def __init__(
@@ -87,13 +78,16 @@ class Worker(Observable):
         connection: Connectable,
         jobs: Mapping[str, Any],
         *,
-        queues: Sequence[str] = ("*",),
-        interval: float = 1.0,
+        queues: str | Sequence[str] = ("*",),
+        name: str = "",
+        interval: Duration = INTERVAL,
+        timeout: Duration | None = None,
+        looping: bool = True,
+        audit: int = 0,
         post: Post | None = None,
         station: Station | None = None,
         seat: Seat | None = None,
         titled: Callable[[str], None] = lambda _doing: None,
-        audit: int = 0,
         events: Emitter | None = None,
     ) -> None:
         self.events = events or Emitter(WORKER_EVENTS)
@@ -101,56 +95,159 @@ class Worker(Observable):
         self.connection = Connection.of(connection)
         self._jobs = definitions(jobs)
         self._keys = self.connection.keys
-        self._post = post or Post.alone(queues)
-        self._alone = Alone() if station is None else None
+        self._listed, pause = listed(queues), _pause(interval, timeout)
+        self._post = post or Post.alone(self._listed, host=self._called(name))
+        self._alone = None if station else Alone() if looping else Once()
         self._station: Station = station or self._alone or Alone()
+        self._looping = looping
         self._seat = seat or Scoreboard(1, shared=False).seats[0]
         self._titled = titled
         self._pid = os.getpid()
-        name, master = str(self._post.worker), self._post.lease.master
-        self._link = self.connection.link(tracking=True)
-        self._claims = Claims(self._link, self._keys, self._post.worker, master=master, audit=audit)
-        self._rota = Rota(queues, self._link, self._keys, self._claims, interval=interval)
-        self._registry = Registry(self._link, self._keys, audit=audit)
-        self._clock = RedisClock(self._link)
-        self._tokens = Tokens(self._post.nonce)
-        self._bell = Bell(self._link, self._keys, master=master, interval=interval)
-        self._patience = Patience(name, self._station, self._seat, self._bell, self.events)
-        self.performer = Performer(self._jobs, self._seat, titled, self.events, self._lender().lend)
-        self._settler = Settler(
-            name, self._claims, self._clock, self.performer, self._patience, self.events
-        )
-        self._registered = False
+        self._wire(pause, audit)
+        self._course = Course(self.name, self._work, self.stop)
+        self._job: Claimed | None = None
+        self._ended: Ended | None = None
         self._doubtful = False  # a job may stand in our slot that nobody would look for
         self._redials = self._looked_at = self._station.redials
         self._warned: set[bytes] = set()
 
+    def _called(self, name: str) -> str:
+        return NAMES.take(name, self, host=processes.host_label())
+
+    def _wire(self, interval: float, audit: int) -> None:
+        """Make what speaks to Redis, over one connection of this worker's."""
+        worker, master = str(self._post.worker), self._post.lease.master
+        self._link = self.connection.link(tracking=True)
+        self._claims = Claims(self._link, self._keys, self._post.worker, master=master, audit=audit)
+        self._rota = Rota(self._listed, self._link, self._keys, self._claims, interval=interval)
+        self._clock = RedisClock(self._link)
+        registry = Registry(self._link, self._keys, audit=audit)
+        self._enrolment = Enrolment(self._post, registry, self._clock, self._jobs, self.events)
+        self._tokens = Tokens(self._post.nonce)
+        self._bell = Bell(self._link, self._keys, master=master, interval=interval)
+        self._patience = Patience(worker, self._station, self._seat, self._bell, self.events)
+        self.performer = Performer(
+            self._jobs, self._seat, self._titled, self.events, self._lender().lend
+        )
+        self.performer.keeps_result = not self._looping
+        self._settler = Settler(
+            worker, self._claims, self._clock, self.performer, self._patience, self.events
+        )
+
+    # -- what it is and has ------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Return `host:pid`."""
+        return self._post.worker.name
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Return the queues that it looks at now; before its first look, as they were given."""
+        return self._claims.queues or self._listed
+
+    @property
+    def working(self) -> bool:
+        """Return whether it has a job in hand."""
+        return self._job is not None
+
+    @property
+    def job(self) -> dict[str, Any] | None:
+        """Return the decoded payload of the job in hand, None for none."""
+        job = self._job
+        return None if job is None else decoded(job.raw)
+
+    @property
+    def queue(self) -> str | None:
+        """Return the queue of the job in hand, None for none."""
+        job = self._job
+        return None if job is None else job.queue
+
+    @property
+    def error(self) -> BaseException | None:
+        """Return what the job in hand has raised; with `looping=False`, also afterwards."""
+        return None if self._ended is None else self._ended.error
+
+    @property
+    def result(self) -> object:
+        """Return the job's result: to who listens to `success`, and with `looping=False`."""
+        return self.performer.result
+
+    # -- its life ----------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Reach Redis now, and refuse one on which jobs would get lost.
+
+        Nobody has to: a worker connects when it runs, and waits for a Redis that is away. Raises
+        RedisUnavailable and RedisRefused.
+        """
+        self.connection.connect()
+
     def run(self) -> None:
-        """Work until the station says to leave; the job in hand is finished first."""
+        """Work in this thread until it is to leave; the job in hand is finished first.
+
+        Raises ConfigError for a worker that has run before.
+        """
+        self._course.run()
+
+    def start(self) -> None:
+        """Work in a thread of its own. A process that ends waits for the job in hand.
+
+        Raises ConfigError for a worker that has run before.
+        """
+        self._course.start()
+
+    def stop(self) -> None:
+        """Have it finish the job in hand and leave, and return at once. For one that stands alone.
+
+        A signal handler may call this.
+        """
+        if self._alone is not None:
+            self._alone.stop()
+
+    def end(self, timeout: Duration | None = None) -> bool:
+        """Finish the job in hand, and leave; return whether it has left within `timeout`.
+
+        It leaves later when it did not. A job or a listener cannot wait for its own worker: there
+        the answer is False, at once. Raises what ended a worker that was started and failed.
+        """
+        patience = None if timeout is None else seconds("the timeout of end", timeout)
+        if not self._course.begun:
+            self._close()
+        return self._course.end(patience)
+
+    def _work(self) -> None:
         keeper = None
         if self._alone is not None:
             self._seat.take(Role.WORKER, time.monotonic_ns())
             self._seat.pid = self._pid
+            self._warn_of_limits()
             keeper = LeaseKeeper(self.connection, self._post.worker, self._post.lease, self.events)
         try:
-            self._patience.ask(self._register)
+            self._patience.ask(self._enrolment.register)
             self.events.emit("start", self._now())
             with closing(Aftermath(self._link.parts(), footing=self._station.footing)) as aftermath:
                 while not self._station.leaving:
                     job = self._await_job()
                     while job is not None:
                         job = self._carry_out(job, aftermath)
-                self._leave()
+                self._seat.enter(Phase.DRAIN, time.monotonic_ns())
+                if error := self._enrolment.leave():
+                    self._patience.complain(error)
         finally:
             if keeper is not None:
                 keeper.stop()
-            if self._alone is not None:
-                self._alone.close()
-            close_loop()
-            self._link.close()
-            if "_queue" in self.__dict__:
-                self._queue.store.client.close()
+            self._close()
             self.events.emit("end", self._now())
+
+    def _close(self) -> None:
+        if self._alone is not None:
+            self._alone.close()
+        close_loop()
+        self._link.close()
+        if "_queue" in self.__dict__:
+            self._queue.store.client.close()
+        NAMES.free(self.name)
 
     def _lender(self) -> Lender:
         return Lender(
@@ -167,11 +264,6 @@ class Worker(Observable):
     def _queue(self) -> Queue:
         """Return what the plugins enqueue with, over connections of its own."""
         return Queue(self.connection, self._jobs)
-
-    def stop(self) -> None:
-        """Finish the job in hand, then leave. For a worker that stands alone."""
-        if self._alone is not None:
-            self._alone.stop()
 
     # -- between jobs ------------------------------------------------------------------------
 
@@ -208,15 +300,15 @@ class Worker(Observable):
         a Redis that was away.
         """
         self._looked_at = self._station.redials
-        self._patience.ask_until(lambda: self._station.leaving, self._recover_own_slot)
+        self._patience.ask_until(lambda: self._station.leaving, self._enrolment.recover_own_slot)
         self._doubtful = False
 
     def _claim(self, token: bytes, *, armed: bool) -> Claimed | Nothing:
         if self._redials != self._station.redials:
             self._redials = self._station.redials
             self._link.close()  # it may lead to a server that is no primary any more
-        if not self._registered:
-            self._register()
+        if not self._enrolment.stands:
+            self._enrolment.register()
         if armed:
             self._link.pushed()  # what has come until now will be in the answer
         self._rota.refresh()
@@ -228,53 +320,29 @@ class Worker(Observable):
         match answer:
             case Nothing.UNREGISTERED:
                 log.warning("worker=%s was unregistered by another client", self._post.worker)
-                self._registered = False
+                self._enrolment.stands = False
             case Nothing.BUSY:
-                self._patience.ask(self._recover_own_slot)
+                self._patience.ask(self._enrolment.recover_own_slot)
             case Nothing.EMPTY | Nothing.PAUSED | Nothing.ORPHAN:
                 with contextlib.suppress(RedisUnavailable):  # the next claim connects again
                     self._bell.wait(self._station, answer)
             case _:
                 pass  # time to leave, or to pause
 
+    def _warn_of_limits(self) -> None:
+        limited = [name for name, job in self._jobs.items() if job.timeout is not None]
+        if limited:
+            log.warning(
+                "worker=%s stands alone and keeps no time limits, which %s have: "
+                "only a master, as of `forkresque start`, can end a job",
+                self._post.worker,
+                ", ".join(sorted(limited)),
+            )
+
     def _warn_of(self, key: bytes) -> None:
         if key not in self._warned:
             self._warned.add(key)
             log.warning("key=%s holds another type than a queue and is passed over", to_text(key))
-
-    def _register(self) -> None:
-        post = self._post
-        while held := self._registry.register(
-            post.worker, post.owner, post.lease, now=self._clock.now()
-        ):
-            account = f"worker {post.worker} has the id of a process that is gone: {held.owner}"
-            log.warning("%s", account)
-            finding = Finding(Blame.HOST, bool(held.token), account)
-            ruling = verdict(held, finding, self._jobs, now=self._clock.now())
-            self._registry.recover(held, ruling)
-            self.events.emit("cleaning_worker", str(post.worker), post.worker.pid)
-        self._registered = True
-        self.events.emit("ping", int(self._clock.guess()))
-
-    def _recover_own_slot(self) -> None:
-        """Put back a job that Redis says is ours and of which we know nothing."""
-        held = self._registry.held(str(self._post.worker))
-        if held.token:
-            log.warning("worker=%s finds an unknown job in its slot", self._post.worker)
-            self._registry.recover(held, INNOCENT)
-            self._registered = False
-
-    def _leave(self) -> None:
-        """Unregister, if Redis answers; if it does not, the clerk or another master will do it."""
-        self._seat.enter(Phase.DRAIN, time.monotonic_ns())
-        if not self._registered:
-            return
-        try:
-            if not self._registry.unregister(str(self._post.worker), self._post.owner):
-                self._recover_own_slot()  # the answer to a claim was lost, and the job is there
-        except (RedisUnavailable, RedisRefused) as error:
-            log.warning("worker=%s could not unregister: %s", self._post.worker, error)
-            self._patience.complain(error)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.guess(), UTC)
@@ -283,6 +351,7 @@ class Worker(Observable):
 
     def _carry_out(self, job: Claimed, aftermath: Aftermath) -> Claimed | None:
         """Perform and settle `job`; return the next one, if it came along."""
+        self._job, self._ended = job, None
         connection = self._link.socket
         aftermath.begin(connection)
         ended = self.performer.perform(job)
@@ -294,19 +363,24 @@ class Worker(Observable):
             ended = self.performer.conclude(ended)
         self._station.look_round(fit=not fault)
         log.debug("job=%s queue=%s outcome=%s", self._seat.title, job.queue, ended.outcome)
-        return self._settle(job, ended)
+        self._ended = ended
+        following = self._settle(job, ended)
+        self._job = None
+        if self._looping:  # else they are asked for afterwards
+            self._ended = self.performer.result = None
+        return following
 
     def _settle(self, job: Claimed, ended: Ended) -> Claimed | None:
         self._seat.enter(Phase.SETTLE, time.monotonic_ns())
         settled = self._settler.settle(job, ended, self._next_token)
         if settled.lost:
             log.warning("worker=%s: its job was recovered by others meanwhile", self._post.worker)
-            self._registered = False
+            self._enrolment.stands = False
             self._doubtful = True
         if self._claims.skipped:
             self._warn_of(self._claims.skipped)
         if settled.next is Nothing.UNREGISTERED:
-            self._registered = False
+            self._enrolment.stands = False
         return self._kept(settled.next) if isinstance(settled.next, Claimed) else None
 
     def _next_token(self) -> bytes:
@@ -329,17 +403,3 @@ class Worker(Observable):
     def _persist(self, question: Callable[[], T]) -> T:
         """Ask for a plugin of the job in hand, which no interrupt may cut off from the answer."""
         return self.performer.uninterrupted(lambda: self._patience.persist(question))
-
-
-INNOCENT = Verdict(suspect="", limit=1, fail=False, poison=b"", entry=b"")
-
-
-def set_title(text: str) -> None:
-    """Set what `ps` shows.
-
-    `resque-<digit>` in it keeps Ruby workers of this host from pruning ours, unless it holds
-    `resque-web`, by which they know what is no worker.
-    """
-    from forkresque import __version__
-
-    setproctitle(f"forkresque-{__version__}: {text.replace('resque-web', 'resque_web')}")

@@ -16,7 +16,7 @@ from forkresque.options import SupervisorOptions
 from forkresque.processes import host_label
 from forkresque.scheduler import Scheduler
 from forkresque.supervisor.first_look import look_at_redis
-from forkresque.worker import set_title
+from forkresque.supervisor.titles import set_title
 
 _TIMEOUT = 2.0  # seconds for an answer of Redis; the end waits for it
 _ITS_OPTIONS = ("host_label", "stuck_worker_timeout", "require_redis")

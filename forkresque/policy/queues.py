@@ -8,6 +8,17 @@ import re
 from collections.abc import Iterable, Sequence
 from fnmatch import translate
 
+from forkresque.errors import ConfigError
+from forkresque.options import Refused, queue_names
+
+
+def listed(queues: str | Iterable[str]) -> tuple[str, ...]:
+    """Return a list of names and patterns, also of one written with commas. Raises ConfigError."""
+    try:
+        return queue_names(queues)
+    except Refused as refused:
+        raise ConfigError(f"queues {refused}", hint="write queues=['high', 'low'] or '*'") from None
+
 
 def is_pattern(text: str) -> bool:
     """Return whether `text` may mean more than one queue."""

@@ -34,8 +34,8 @@ from forkresque.supervisor.child import ORPHANED, Inheritance
 from forkresque.supervisor.identity import Identity
 from forkresque.supervisor.messages import BatonWanted, Died, Leave, Ready, Settled, receive, send
 from forkresque.supervisor.recovery import Coroner
+from forkresque.supervisor.titles import set_title
 from forkresque.supervisor.wakeups import Wakeups
-from forkresque.worker import set_title
 
 log = logging.getLogger("forkresque.clerk")
 

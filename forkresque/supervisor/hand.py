@@ -21,14 +21,16 @@ from forkresque.events import Emitter
 from forkresque.idle import BEAT
 from forkresque.jobs import Definition
 from forkresque.options import SupervisorOptions
+from forkresque.post import Post
 from forkresque.protocol.registry import Registry
 from forkresque.scoreboard import Phase, Role, Scoreboard, Seat
 from forkresque.supervisor import resources
 from forkresque.supervisor.child import SOFT, Inheritance
 from forkresque.supervisor.identity import Identity
 from forkresque.supervisor.messages import Due, Interrupted, Ready, receive, send
+from forkresque.supervisor.titles import set_title
 from forkresque.supervisor.wakeups import Wakeups
-from forkresque.worker import Post, Worker, set_title
+from forkresque.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from forkresque import processes
 from forkresque.options import SupervisorOptions
 from forkresque.policy.queues import shown
+from forkresque.post import Post
 from forkresque.protocol.claims import WorkerId
 from forkresque.protocol.registry import Lease, Owner
-from forkresque.worker import Post
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,9 +42,9 @@ from forkresque.supervisor.reload import Reload
 from forkresque.supervisor.scaling import Scaling
 from forkresque.supervisor.strays import Leftovers
 from forkresque.supervisor.succession import succeed
+from forkresque.supervisor.titles import set_title
 from forkresque.supervisor.verbs import Verbs
 from forkresque.supervisor.wakeups import Wakeups
-from forkresque.worker import set_title
 
 log = logging.getLogger("forkresque.master")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from forkresque.errors import ConfigError, ExitCode
 from forkresque.supervisor.child import Inheritance
 from forkresque.supervisor.messages import Changed, Ready, send
-from forkresque.worker import set_title
+from forkresque.supervisor.titles import set_title
 
 _SUFFIXES = (".py", ".toml")
 

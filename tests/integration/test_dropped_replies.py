@@ -12,6 +12,7 @@ from redis import Redis
 
 from forkresque import Forkresque
 from forkresque.errors import EnqueueUnknown, RedisUnavailable
+from forkresque.post import Post
 from forkresque.protocol.claims import Claimed, Claims, Nothing, Outcome, WorkerId
 from forkresque.protocol.connection import Link, Target
 from forkresque.protocol.delayed import Delayed, Lead
@@ -20,7 +21,7 @@ from forkresque.protocol.keys import Keys
 from forkresque.protocol.registry import Lease, Owner, Registry, Verdict
 from forkresque.protocol.script import load
 from forkresque.queue import Queue
-from forkresque.worker import Post, Worker
+from forkresque.worker import Worker
 from tests.support.connections import Over
 from tests.support.proxy import Proxy, Rule
 from tests.support.servers import HOST, Server, free_port

@@ -51,6 +51,7 @@ from forkresque.plugins import (
     QueueLock,
     Retry,
 )
+from forkresque.post import Post
 from forkresque.promoter import Promoter
 from forkresque.protocol.canonical import decode
 from forkresque.protocol.claims import Outcome
@@ -61,7 +62,7 @@ from forkresque.protocol.locks import renew_locks
 from forkresque.protocol.payload import encode_job
 from forkresque.protocol.script import load
 from forkresque.queue import Queue
-from forkresque.worker import Post, Worker
+from forkresque.worker import Worker
 from tests.support.connections import Over
 from tests.support.proxy import Proxy
 from tests.support.servers import Server

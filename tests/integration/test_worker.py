@@ -16,10 +16,11 @@ from redis import Redis
 
 from forkresque import Forkresque
 from forkresque.errors import JobAborted
+from forkresque.post import Post
 from forkresque.protocol.failure import Failure, parse_failure
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.payload import digest
-from forkresque.worker import Post, Worker
+from forkresque.worker import Worker
 from tests.support.processes import ROOT
 from tests.support.servers import HOST, Server, binaries, dying_with_runner
 from tests.support.waiting import wait_until
@@ -115,7 +116,7 @@ def settled(redis: Redis, number: int) -> None:
 
 def idle(worker: Worker) -> None:
     """Wait until the worker has claimed in vain and listens."""
-    wait_until(lambda: worker._link.tracking and worker._registered, "the worker to listen")
+    wait_until(lambda: worker._link.tracking and worker._enrolment.stands, "the worker to listen")
     wait_until(lambda: worker._seat.phase.name == "CALL", "the worker to be idle")
 
 
@@ -670,7 +671,7 @@ def test_a_worker_that_may_not_track_polls_and_runs_jobs(
     url = user(redis, server, without="client|tracking")
     worker = site.worker("q", "new_*", url=url, interval=0.02)
     with site.running(worker):
-        wait_until(lambda: worker._registered, "the worker to register")
+        wait_until(lambda: worker._enrolment.stands, "the worker to register")
         push(redis, GOOD)
         runs_until(site, "behind")
         assert not worker._link.tracking

@@ -15,10 +15,10 @@ from redis import Redis
 from forkresque import Forkresque, Worker
 from forkresque.errors import InvalidPayload, JobAborted, JobLost, RedisUnavailable, UnknownJob
 from forkresque.events import WORKER_EVENTS
+from forkresque.post import Post
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.payload import encode_job
 from forkresque.protocol.script import load
-from forkresque.worker import Post
 from tests.support.processes import ROOT
 from tests.support.proxy import Proxy
 from tests.support.servers import HOST, Server

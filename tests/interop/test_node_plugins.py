@@ -11,10 +11,11 @@ from redis import Redis
 
 from forkresque import Forkresque
 from forkresque.plugins import JobLock, QueueLock, Retry
+from forkresque.post import Post
 from forkresque.protocol.canonical import encode
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.payload import encode_job
-from forkresque.worker import Post, Worker
+from forkresque.worker import Worker
 from tests.support.node import NodeProcess, node_modules, run_node
 from tests.support.servers import Server
 from tests.support.waiting import wait_until

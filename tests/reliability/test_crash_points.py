@@ -21,8 +21,10 @@ from redis import Redis
 
 from forkresque import Forkresque
 from forkresque.bulk import Job
+from forkresque.enrolment import INNOCENT
 from forkresque.errors import RedisUnavailable
 from forkresque.jobs import Definition
+from forkresque.post import Post
 from forkresque.promoter import Promoter
 from forkresque.protocol import script
 from forkresque.protocol.claims import Claimed, Claims, Outcome, WorkerId
@@ -37,7 +39,7 @@ from forkresque.protocol.store import Requests
 from forkresque.queue import Queue
 from forkresque.supervisor.messages import Died
 from forkresque.supervisor.recovery import Coroner
-from forkresque.worker import INNOCENT, Post, Worker
+from forkresque.worker import Worker
 from tests.support import jobs
 from tests.support.connections import Over
 from tests.support.crashing import (

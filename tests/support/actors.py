@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from forkresque.enrolment import INNOCENT
 from forkresque.errors import JobLost
 from forkresque.inquest import Finding, verdict
 from forkresque.policy.verdicts import Blame
@@ -24,7 +25,6 @@ from forkresque.protocol.registry import Lease, Owner, Registry
 from forkresque.protocol.store import Request, Store
 from forkresque.supervisor.messages import Died
 from forkresque.supervisor.recovery import Coroner
-from forkresque.worker import INNOCENT
 from tests.support import transcripts
 from tests.support.interleaver import Actor
 from tests.support.site import KEYS
