@@ -7,7 +7,7 @@ from typing import Any
 
 from forkresque import Worker
 from forkresque.connection import Connectable
-from forkresque.worker import Post
+from forkresque.post import Post
 
 HOST = "ours"
 
