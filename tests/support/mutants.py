@@ -18,6 +18,8 @@ QUEUE = "tests/integration/test_queue.py"
 BULK = "tests/integration/test_queue_bulk.py"
 WAITING = "tests/integration/test_queue_waiting.py"
 DELAYED = "tests/integration/test_queue_delayed.py"
+FAILED_LISTS = "tests/integration/test_failed_lists.py"
+STUCK = "tests/integration/test_failed_stuck.py"
 LOCKS = "tests/integration/test_queue_locks.py"
 VERDICTS = "tests/unit/test_verdicts.py"
 MASTERS = "tests/processes/test_master_death.py"
@@ -469,6 +471,48 @@ MUTANTS = [
         'found = redis.call("LREM", KEYS[i], seek, entry) end',
         'found = redis.call("LPOS", KEYS[i], entry) and 1 or 0 end',
         (SCRIPTS, "a_failed_job_goes_back_once_with_the_bytes_it_came_with"),
+    ),
+    Mutant(
+        "a failure goes to a list that nobody knows",
+        "protocol/lua/parts/fail.lua",
+        '  if name ~= "" then redis.call("SADD", failed_lists, name) end\n',
+        "",
+        (FAILED_LISTS, "a_job_that_fails_goes_to_the_list_of_its_queue"),
+    ),
+    Mutant(
+        "settle fails into the list of all",
+        "protocol/claims.py",
+        " or moves or failed_apart:",
+        " or moves:",
+        (FAILED_LISTS, "a_job_that_fails_goes_to_the_list_of_its_queue"),
+    ),
+    Mutant(
+        "a queue passes for a failed list",
+        "protocol/keys.py",
+        ' and not name.startswith("queue:")',
+        "",
+        (FAILED_LISTS, "what_the_set_of_lists_should_not_hold_is_no_failed_list"),
+    ),
+    Mutant(
+        "a record is sought only where it should be",
+        "protocol/failures.py",
+        "if size and key not in likely",
+        "if size and key in likely",
+        (FAILED_LISTS, "a_failed_job_is_found_in_whichever_list_it_is"),
+    ),
+    Mutant(
+        "a walk passes over what moved up",
+        "protocol/stuck.py",
+        "            self._at, self._behind = 0, []\n",
+        "            self._behind = []\n",
+        (STUCK, "none_is_passed_over_when_others_remove_records"),
+    ),
+    Mutant(
+        "what Ruby has retried is retried again",
+        "protocol/stuck.py",
+        "if failure.retried_at or not failure.payload",
+        "if not failure.payload",
+        (STUCK, "any_other_failure_is_left_alone_and_stops_nothing"),
     ),
     Mutant(
         "register overlooks what a namesake has in hand",
