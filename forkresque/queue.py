@@ -188,9 +188,9 @@ class Queue(Producer):
     def retry_stuck_jobs(self, limit: int | None = None) -> int:
         """Put back jobs that failed because their worker died, at most `limit`; return how many.
 
-        Those that node-resque's leader, Ruby or we have recorded so, the oldest first. One that
-        was retried in Ruby, which keeps the record, is not retried again. All records are looked
-        at. Raises InvalidArgs for a negative limit.
+        Those that node-resque's leader or Ruby have recorded so, the oldest first. Not what killed
+        workers of ours until it was failed for that, nor what was retried in Ruby, which keeps the
+        record. All records are looked at. Raises InvalidArgs for a negative limit.
         """
         if limit is not None and limit < 0:
             raise InvalidArgs(f"limit must be at least 0, got {limit}", hint="None is for all")

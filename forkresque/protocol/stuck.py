@@ -1,15 +1,16 @@
 """Stuck jobs: those that failed because their worker died, not because they raised.
 
 They are known by what the cleaner wrote: node-resque's leader leaves a mark in the backtrace, Ruby
-and we name the exception. A record that Ruby has retried since stands in the list still, with the
-time; its job is not put back once more.
+names the exception. Our own dead are no such jobs: those that may run again went back to their
+queue at once, and what is in the failed list must not run again unasked. A record that Ruby has
+retried since stands in the list still, with the time; its job is not put back once more.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from forkresque.errors import DIRTY_EXIT, BadKey
+from forkresque.errors import BadKey
 from forkresque.protocol.connection import Client
 from forkresque.protocol.failure import Failure, parse_failure
 from forkresque.protocol.failures import PAGE, Failures
@@ -18,9 +19,8 @@ from forkresque.protocol.store import Request
 
 log = logging.getLogger("forkresque.queue")
 
-_DEATHS = {DIRTY_EXIT, *RUBY_DEATHS}
-# Each name in _DEATHS holds the second: what has neither need not be parsed.
-_SIGNS = (NODE_MARK.encode(), DIRTY_EXIT.encode())
+# Every name that Ruby gives a death holds the second: what has neither need not be parsed.
+_SIGNS = (NODE_MARK.encode(), b"DirtyExit")
 
 Send = Callable[[Callable[[Request], bool]], bool]
 
@@ -29,7 +29,7 @@ def is_stuck(failure: Failure) -> bool:
     """Return whether the job failed with its worker, and may be put back."""
     if failure.retried_at or not failure.payload or not failure.queue:
         return False
-    return failure.exception in _DEATHS or failure.backtrace[1:2] == [NODE_MARK]
+    return failure.exception in RUBY_DEATHS or failure.backtrace[1:2] == [NODE_MARK]
 
 
 def retry_stuck(failures: Failures, client: Client, send: Send, *, limit: int | None) -> int:

@@ -80,7 +80,6 @@ STUCK = {
     ),
     "found dead by Ruby": died(1),
     "pruned by Ruby": record(1, exception="Resque::PruneDeadWorkerDirtyExit", backtrace=[]),
-    "crashed with us": ours(1, "DirtyExit"),
 }
 ORDINARY = {
     "it raised": record(1),
@@ -90,6 +89,7 @@ ORDINARY = {
     "the mark elsewhere": record(1, backtrace=["queue#forceCleanWorker"]),
     "a class that ends alike": record(1, exception="My::DirtyExit"),
     "over its time limit": ours(1, "JobTimeout"),
+    "a poison pill of ours": ours(1, "DirtyExit"),  # judged: it would kill the next worker
     "retried by Ruby": record(
         1, exception="Resque::DirtyExit", retried_at="2026/11/24 02:39:15 UTC"
     ),

@@ -44,17 +44,15 @@ def test_a_name_that_is_taken_is_refused() -> None:
     assert refusal.value.hint == f"call this one 'a-2:{PID}', or end the other one"
 
 
-@pytest.mark.parametrize(
-    "name", ["mail", f":{PID}", f"::1:{PID}", f"a b:{PID}", f"a\n:{PID}", f"a:{PID}:q", "a:"]
-)
+@pytest.mark.parametrize("name", ["mail", ":PID", "::1:PID", "a b:PID", "a\n:PID", "a:PID:q", "a:"])
 def test_a_name_that_ruby_could_not_read_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"name must .*, got '"):
-        Names().take(name, Holder(), host="h")
+        Names().take(name.replace("PID", str(PID)), Holder(), host="h")
 
 
-@pytest.mark.parametrize("pid", [f"{PID}+1", str(PID + 1), "1+2", "x"])
+@pytest.mark.parametrize("pid", ["PID+1", "1PID", "1+2", "x"])
 def test_a_pid_that_ruby_would_take_for_dead_is_refused(pid: str) -> None:
     with pytest.raises(ConfigError, match=f"must end with the pid of its process, {PID}") as error:
-        Names().take(f"a:{pid}", Holder(), host="h")
+        Names().take(f"a:{pid}".replace("PID", str(PID)), Holder(), host="h")
 
     assert f"'a:{PID}'" in error.value.hint
