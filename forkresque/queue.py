@@ -7,15 +7,23 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
+from forkresque import processes
 from forkresque.errors import InvalidArgs, NotFailed
-from forkresque.producer import Moment, Producer, due_second, listed
+from forkresque.inquest import Finding, verdict
+from forkresque.policy.verdicts import Blame
+from forkresque.producer import Duration, Moment, Producer, due_second, listed, seconds
 from forkresque.protocol.agenda import Agenda, DelayedAt
 from forkresque.protocol.backlog import Backlog
+from forkresque.protocol.canonical import MAX_LEVELS, decode
+from forkresque.protocol.cleaning import Cleaner
 from forkresque.protocol.failure import Failure, parse_failure
 from forkresque.protocol.failures import Failures
+from forkresque.protocol.keys import to_text
 from forkresque.protocol.locks import all_locks, delete_lock
 from forkresque.protocol.payload import name_of
+from forkresque.protocol.registry import Held, Verdict
 from forkresque.protocol.spellings import Sought
+from forkresque.protocol.staff import Staff
 from forkresque.protocol.store import check_server
 from forkresque.protocol.stuck import retry_stuck
 
@@ -200,7 +208,75 @@ class Queue(Producer):
 
     # -- workers -----------------------------------------------------------------------------
 
+    def workers(self) -> dict[str, str | None]:
+        """Return the workers of all languages, `host:pid` to `queue,queue`; None for no queues."""
+        return self._staff.workers()
+
+    def working_on(self, name: str, queues: str | None) -> dict[str, Any] | None:
+        """Return what a worker of `workers()` performs, decoded, None if it is idle."""
+        return self._staff.working_on(name, queues)
+
+    def all_working_on(self) -> dict[str, dict[str, Any] | str]:
+        """Return what each worker performs, by `host:pid`: its record, or "started" if idle.
+
+        In place of a record that cannot be read comes one with a job "(unreadable payload)".
+        """
+        return self._staff.all_working_on()
+
+    def force_clean_worker(self, name: str) -> dict[str, Any] | None:
+        """Remove the worker `host:pid`; return the failure record of the job that it had.
+
+        None for an idle worker, and for an unknown one, which changes nothing. The job of a lost
+        worker of ours goes back to the head of its queue instead, and None is returned, unless it
+        has died too often or its definition, if this queue was given `jobs`, has
+        `on_crash="fail"`. Raises InvalidArgs for one of ours that lives.
+        """
+        entry = self._cleaner.clean(name)
+        return None if entry is None else _decoded(entry)
+
+    def clean_old_workers(self, age: Duration) -> dict[str, dict[str, Any]]:
+        """Remove the workers that have had one job for longer than `age`, in seconds.
+
+        Returns the failure records of their jobs, by `host:pid`. See `force_clean_worker`; but
+        those of ours that live are passed over.
+        """
+        entries = self._cleaner.clean_old(seconds(age))
+        return {name: _decoded(entry) for name, entry in entries.items()}
+
+    @cached_property
+    def _staff(self) -> Staff:
+        return Staff(self.store.client, self.store.keys)
+
+    @cached_property
+    def _cleaner(self) -> Cleaner:
+        host = processes.host_label()
+        return Cleaner(self.store.client, self.store.keys, self._judge, host=host)
+
+    def _judge(self, held: Held, now: float) -> Verdict:
+        account = f"the master of worker {held.worker} is gone"
+        finding = Finding(Blame.HOST, bool(held.token), account)
+        return verdict(held, finding, self._jobs, now=now)
+
     # -- locks and numbers -------------------------------------------------------------------
+
+    def leader(self) -> str | None:
+        """Return the scheduler that leads: ours, else node-resque's, else Ruby's; None for none."""
+        return self._staff.leader()
+
+    def leader_key(self) -> str:
+        """Return the key of the lock of node-resque's scheduler, which ours holds as well."""
+        return to_text(self.store.keys.node_leader())
+
+    def stats(self) -> dict[str, int]:
+        """Return all counters: `processed`, `failed`, and both by worker, `processed:host:pid`.
+
+        Costs a look at all keys of Redis.
+        """
+        return self._staff.stats(page=self.connection.scan_count)
+
+    def schedules(self) -> dict[str, dict[str, Any]]:
+        """Return the recurring schedules that Ruby's scheduler has stored, decoded, by name."""
+        return self._staff.schedules()
 
     def locks(self) -> dict[str, str | None]:
         """Return the locks of jobs that wait (`lock:…`) or run (`workerslock:…`), and their values.
@@ -219,3 +295,9 @@ class Queue(Producer):
                 hint="give one that locks() returns, such as lock:send:mail:[]",
             )
         return delete_lock(self.store.client, lock)
+
+
+def _decoded(entry: bytes) -> dict[str, Any]:
+    """Return a failure record that we have written, decoded."""
+    record: dict[str, Any] = decode(entry, levels=MAX_LEVELS + 1)
+    return record

@@ -22,7 +22,7 @@ from forkresque.protocol.payload import digest, stand_in, utc_second
 _READER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
 
-_JAVASCRIPT = "%a %b %d %Y %H:%M:%S GMT%z"
+JAVASCRIPT = "%a %b %d %Y %H:%M:%S GMT%z"
 
 UNREADABLE_RECORD = "(unreadable record)"
 ERROR_LIMIT = 64 * 1024  # characters
@@ -150,7 +150,7 @@ def failed_second(failure: Failure) -> float:
     node-resque writes JavaScript's text.
     """
     node = failure.failed_at.partition(" (")[0]
-    for text, form in ((failure.failed_at[:19], "%Y/%m/%d %H:%M:%S"), (node, _JAVASCRIPT)):
+    for text, form in ((failure.failed_at[:19], "%Y/%m/%d %H:%M:%S"), (node, JAVASCRIPT)):
         try:
             moment = datetime.strptime(text, form)  # noqa: DTZ007 - the next line sees to it
         except ValueError:

@@ -6,15 +6,17 @@ not be brought back from there once more.
 """
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Any
 
 from forkresque.errors import InvalidPayload
-from forkresque.protocol.canonical import decode
-from forkresque.protocol.failure import Failure, failure_entry, parse_failure
+from forkresque.protocol.canonical import MAX_LEVELS, decode
+from forkresque.protocol.failure import JAVASCRIPT, Failure, failure_entry, parse_failure
 
 NODE_TIMEOUT = "Worker Timeout (killed manually)"
 NODE_MARK = "queue#forceCleanWorker"  # the second line of the backtrace
 RUBY_DEATHS = ("Resque::DirtyExit", "Resque::PruneDeadWorkerDirtyExit")
+_RUN_AT = ("%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z", "%Y-%m-%d %H:%M:%S %z", JAVASCRIPT)
 _CLEANINGS = {NODE_TIMEOUT, *RUBY_DEATHS}
 
 
@@ -69,3 +71,24 @@ def cleaning_entry(record: bytes, worker: str, *, host: str, failed_at: float) -
         queue=told.queue,
         failed_at=failed_at,
     )
+
+
+def run_second(record: bytes) -> float | None:
+    """Return when the job of a working record began, in epoch seconds; None if it does not say.
+
+    Ruby and we write ISO 8601, older Rubies `2026-11-24 02:34:34 +0000`, node JavaScript's text.
+    """
+    try:
+        told = decode(record, levels=MAX_LEVELS + 1)
+    except InvalidPayload:
+        return None
+    run_at = told.get("run_at") if isinstance(told, dict) else None
+    if not isinstance(run_at, str):
+        return None
+    text = run_at.partition(" (")[0].replace(" UTC", " +0000")
+    for form in _RUN_AT:
+        try:
+            return datetime.strptime(text, form).timestamp()  # noqa: DTZ007 - all have a %z
+        except ValueError:
+            continue
+    return None

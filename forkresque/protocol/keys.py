@@ -158,6 +158,18 @@ class Keys:
         parts = [b"stat", to_bytes(counter)]
         return self._key(*parts, to_bytes(name)) if name else self._key(*parts)
 
+    def stat_family(self) -> bytes:
+        """Return a pattern for SCAN that matches every `stat`."""
+        return self._family(b"stat:")
+
+    def heartbeats(self) -> bytes:
+        """Hash: Ruby's signs of life, worker id to a moment."""
+        return self._key(b"workers", b"heartbeat")
+
+    def persistent_schedules(self) -> bytes:
+        """Hash: recurring schedules that resque-scheduler stores, name to JSON."""
+        return self._key(b"persistent_schedules")
+
     def queue_lock(self, name: str, queue: str, args: bytes) -> bytes:
         """String with a TTL: an equal job waits. `args` are JSON."""
         return self._key(b"lock", to_bytes(name), to_bytes(queue), args)

@@ -41,7 +41,7 @@ def all_locks(client: Client, keys: Keys, *, page: int) -> dict[str, str | None]
     None for one that has ended meanwhile or is of another type. Costs a look at all keys of Redis,
     `page` of them a step.
     """
-    found = sorted({key for family in keys.lock_families() for key in _scan(client, family, page)})
+    found = sorted({key for family in keys.lock_families() for key in scan(client, family, page)})
     values: list[object] = []
     for at in range(0, len(found), page):
         values += client.attempts(*(("GET", key) for key in found[at : at + page]))
@@ -75,7 +75,8 @@ def _renewed(caller: Caller, locks: bytes, seconds: int) -> int:
     return int(caller.call(call))
 
 
-def _scan(client: Client, pattern: bytes, page: int) -> Iterator[bytes]:
+def scan(client: Client, pattern: bytes, page: int) -> Iterator[bytes]:
+    """Yield the keys that match, some perhaps twice. Looks at all keys, `page` of them a step."""
     cursor: bytes | int = 0
     while True:
         cursor, found = client.command("SCAN", cursor, "MATCH", pattern, "COUNT", page)

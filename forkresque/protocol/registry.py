@@ -150,7 +150,7 @@ class Registry:
                     kids=self._keys.kids(lease.master),
                     masters=self._keys.masters(),
                     lease=self._keys.lease(lease.master),
-                    other_kids=self._keys.kids(_master_of(seen) or lease.master),
+                    other_kids=self._keys.kids(master_of(seen) or lease.master),
                     worker=wid,
                     master=lease.master,
                     claim=str(owner),
@@ -179,7 +179,7 @@ class Registry:
 
         The age of its last renewal is told by what is left of it, so no clocks are compared.
         """
-        master = _master_of(owner)
+        master = master_of(owner)
         if not owner or master == lease.master:
             return False
         value = self.lease_value(master)
@@ -213,7 +213,7 @@ class Registry:
 
     def recover(self, held: Held, verdict: Verdict, *, heed_lease: bool = False) -> Recovery:
         """Bring back the job that `held` shows, if it is there still. See lua/recover.lua."""
-        master = _master_of(held.owner)
+        master = master_of(held.owner)
         answer = self._caller.call(
             load("recover").pack(
                 last=self._keys.last(held.worker),
@@ -436,5 +436,15 @@ def suspect_field(raw: bytes, *, host: bool = False) -> str:
     return f"{digest(raw)}:host" if host else digest(raw)
 
 
-def _master_of(owner: str) -> str:
+def master_of(owner: str) -> str:
+    """Return the master in the text of an owner."""
     return owner.rsplit(" ", 2)[0]
+
+
+def carrier_lives(owner: str) -> bool:
+    """Return whether the process that an owner names is alive on this host."""
+    try:
+        known = Owner.parse(owner)
+    except ValueError:
+        return False
+    return processes.is_alive(known.pid, known.start)

@@ -206,10 +206,7 @@ class Store:
         """
         names = ("processed", "failed")
         values = self.client.commands(*(("GET", self.keys.stat(name)) for name in names))
-        return {
-            name: int(value) if value and _NUMBER.fullmatch(value) else 0
-            for name, value in zip(names, values, strict=True)
-        }
+        return {name: counted(value) for name, value in zip(names, values, strict=True)}
 
     def _lengths(self, lists: Sequence[bytes]) -> list[int]:
         answers = self.client.attempts(*(("LLEN", key) for key in lists))
@@ -241,6 +238,11 @@ class Store:
         """Return whether Ruby Resque's pause key says `true`."""
         word = self.client.command("GET", self.keys.pause_all())
         return bool(word) and word.strip().lower() == b"true"
+
+
+def counted(value: object) -> int:
+    """Return what a counter says; 0 for what is no number."""
+    return int(value) if isinstance(value, bytes) and _NUMBER.fullmatch(value) else 0
 
 
 def refuse_bad_key(answer: list[bytes]) -> None:

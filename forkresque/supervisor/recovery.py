@@ -13,7 +13,7 @@ from forkresque.jobs import Definition
 from forkresque.policy.child import Fault
 from forkresque.policy.verdicts import Blame, is_host_lost
 from forkresque.protocol.connection import RedisClock
-from forkresque.protocol.registry import Held, Lease, Owner, Recovery, Registry
+from forkresque.protocol.registry import Held, Lease, Recovery, Registry, carrier_lives
 from forkresque.supervisor.messages import Died
 
 log = logging.getLogger("forkresque.clerk")
@@ -94,7 +94,7 @@ class Coroner:
             account = f"the master {master} of worker {worker} is gone"
             try:
                 held = self._registry.held(worker)
-                if local and _lives(held.owner):
+                if local and carrier_lives(held.owner):
                     alive = True
                     continue
                 result = self._recover(
@@ -150,11 +150,3 @@ def _blame(died: Died) -> Blame:
     if died.blamed in (Fault.STUCK, Fault.OVERDUE):
         return Blame.LIMIT
     return Blame.NOBODY if died.cut else Blame.JOB
-
-
-def _lives(owner: str) -> bool:
-    try:
-        known = Owner.parse(owner)
-    except ValueError:
-        return False
-    return processes.is_alive(known.pid, known.start)

@@ -13,6 +13,7 @@ from typing import Any
 from forkresque.protocol.agenda import Agenda
 from forkresque.protocol.backlog import Backlog
 from forkresque.protocol.claims import Claimed, Outcome, WorkerId
+from forkresque.protocol.cleaning import Cleaner
 from forkresque.protocol.delayed import Due, Lead
 from forkresque.protocol.locks import (
     all_locks,
@@ -26,8 +27,10 @@ from forkresque.protocol.payload import digest, ping
 from forkresque.protocol.registry import Held, Sign, Verdict, suspect_field
 from forkresque.protocol.script import load
 from forkresque.protocol.spellings import Sought
+from forkresque.protocol.staff import Staff
 from forkresque.protocol.store import Request
 from tests.support.world import (
+    FREE,
     KEYS,
     LEASE,
     MASTER,
@@ -197,6 +200,16 @@ def _clean(world: World, _: Any) -> Any:
     return world.registry.clean_foreign(NODE, Sign(NODE_SIGN, NODE_RECORD), ENTRY, token="us")
 
 
+def _force_clean(world: World) -> Any:
+    return Cleaner(world.client, KEYS, lambda _held, _now: FREE, host="h").remove(
+        NODE, NODE_RECORD, ENTRY
+    )
+
+
+def _staff(world: World) -> Staff:
+    return Staff(world.client, KEYS)
+
+
 def _recover(world: World, held: Held, verdict: Verdict) -> Any:
     return world.registry.recover(held, verdict)
 
@@ -315,6 +328,7 @@ SCRIPTS = [
     _script("tick", GROWS, lambda w, _: w.delayed.tick("t", 9, "high", RAW, token="us"), _leading),
     _script("adopt_bucket", GROWS, lambda w, _: w.delayed.adopt(PAST), _stray),
     _script("clean_foreign", FREES, _clean, _silent_node_worker),
+    _script("force_clean", FREES, lambda w, _: _force_clean(w), _silent_node_worker),
     _script("waiting", READS, lambda w, _: _waiting(w), _queued),
 ]
 
@@ -367,6 +381,12 @@ COMMANDS = [
     Call(
         "delete lock", FREES, b"DEL", _waiting_lock, lambda w, _: delete_lock(w.store.client, LOCK)
     ),
+    _reads("SMEMBERS", "staff", lambda w: _staff(w).workers()),
+    _reads("GET", "working on", lambda w: _staff(w).working_on("host:7", "high,low")),
+    _reads("SMEMBERS", "all working on", lambda w: _staff(w).all_working_on()),
+    _reads("GET", "leaders", lambda w: _staff(w).leader()),
+    _reads("SCAN", "stats", lambda w: _staff(w).stats(page=9)),
+    _reads("HKEYS", "schedules", lambda w: _staff(w).schedules()),
     _reads("GET", "counts", lambda w: w.store.counts()),
     _reads("SMEMBERS", "paused queues", lambda w: w.store.paused_queues()),
     _reads("GET", "all paused", lambda w: w.store.all_paused()),
