@@ -157,3 +157,68 @@ def test_what_both_have_done_adds_up_in_both_numbers(
         f"failed:{worker.name}",
     }
     assert node.queue.ask("stats") == {"processed": "6", "failed": "4"}
+
+
+# -- what we see of node's -------------------------------------------------------------------
+
+
+def test_we_see_what_the_workers_of_both_do_as_node_does(
+    node: Node, node_worker: NodeObject, queue: Queue, ours: Ours, one_redis: Redis, ledger: Redis
+) -> None:
+    names = [f"node:{node.pid}+{number}" for number in (3, 4)]
+    with ExitStack() as stack:
+        for name in names:
+            worker = node.make("Worker", {"queues": ["a", "b:c"], "timeout": 10, "name": name})
+            stack.callback(worker.ask, "end")
+            worker.ask("start")
+        stack.enter_context(performing(queue.connection, ours.jobs, queues=["mine"]))
+        wait_until(lambda: len(node.queue.ask("workers")) == 3, "all three")
+        queue.enqueue("b:c", "hold", [1.5, {"2": [None], "1": "é/"}])
+        queue.enqueue("mine", "hold", [[]])
+        wait_until(lambda: ledger.llen("node:held") == 1, "node to begin")
+        assert ours.begun.wait(10.0)
+
+        workers = queue.workers()
+        assert workers == node.queue.ask("workers")
+        assert [workers[name] for name in names] == ["a,b:c", "a,b:c"]
+        doing = queue.all_working_on()
+        assert doing == node.queue.ask("allWorkingOn")
+        (busy,) = (name for name in names if doing[name] != "started")
+        record = queue.working_on(busy, "a,b:c")
+        assert record == doing[busy]
+        assert record is not None
+        assert record["payload"]["args"] == [1.5, {"2": [None], "1": "é/"}]
+        assert (record["worker"], record["queue"]) == (busy, "b:c")
+        (idle,) = set(names) - {busy}
+        assert queue.working_on(idle, "a,b:c") is None
+        ours.released.set()
+        ledger.rpush("node:release", "go")
+        wait_until(lambda: counter(one_redis, "processed") == 2, "both to end")
+        wait_until(lambda: set(queue.all_working_on().values()) == {"started"}, "rest")
+    assert queue.workers() == queue.all_working_on() == {}
+    assert node_worker.heard("error") == []
+
+
+def test_we_read_the_numbers_that_node_reads(
+    node: Node, queue: Queue, ours: Ours, one_redis: Redis
+) -> None:
+    assert queue.stats() == node.queue.ask("stats") == {}
+    worker = work_off(node, queue, ours, one_redis)
+    with performing(queue.connection, ours.jobs, queues=["b"]):
+        wait_until(lambda: counter(one_redis, "failed") == 4, "four")
+        wait_until(lambda: counter(one_redis, "processed") == 6, "six")
+        stats = node.queue.ask("stats")
+        assert queue.stats() == {name: int(number) for name, number in stats.items()}
+        assert len(stats) == 6
+    worker.ask("end")
+    assert queue.stats() == {"processed": 6, "failed": 4}
+
+
+def test_we_name_the_leader_that_node_names(node: Node, queue: Queue) -> None:
+    assert queue.leader_key() == node.queue.ask("leaderKey")
+    assert queue.leader() is node.queue.ask("leader") is None
+    scheduler = node.make("Scheduler")
+    scheduler.ask("poll")
+    assert queue.leader() == node.queue.ask("leader") == scheduler.name
+    scheduler.ask("end")
+    assert queue.leader() is None
