@@ -8,7 +8,7 @@ from typing import Any
 
 from redis import Redis
 
-from forkresque import Queue, Worker
+from forkresque import Queue, Scheduler, Worker
 from forkresque.protocol.keys import Keys
 from forkresque.worker import Post
 from tests.support.servers import Server
@@ -56,6 +56,12 @@ class Stage:
         for event in EVENTS:
             worker.on(event, lambda *args, event=event: self.told.append((event, args)))
         return worker
+
+    def scheduler(self, **options: Any) -> Scheduler:
+        """Return a scheduler that polls when it is told to."""
+        scheduler = Scheduler(self.url, **{"name": "host:1", **options})
+        self._stack.callback(scheduler.end)
+        return scheduler
 
     def heard(self, event: str) -> list[tuple[Any, ...]]:
         """Return the arguments of all events of one name."""
