@@ -48,7 +48,7 @@ def test_should_never_have_less_than_one_worker(one_server: Server, tmp_path: Pa
 def test_should_stop_adding_workers_when_the_max_is_hit_cpu_utilization_is_low(
     one_server: Server, tmp_path: Path
 ) -> None:
-    seen = sizes(one_server, tmp_path, "sleeping", 1.0)
+    seen = sizes(one_server, tmp_path, "sleeping", 0.5)
 
     assert seen[-1] == max(seen) == MOST
 
@@ -56,7 +56,7 @@ def test_should_stop_adding_workers_when_the_max_is_hit_cpu_utilization_is_low(
 def test_should_not_add_workers_when_cpu_utilization_is_high(
     one_server: Server, tmp_path: Path
 ) -> None:
-    assert max(sizes(one_server, tmp_path, "spinning", 3.0)) <= 3
+    assert max(sizes(one_server, tmp_path, "spinning", 2.0)) <= 3
 
 
 def test_should_pass_on_all_worker_emits_to_the_instance_of_multi_worker(

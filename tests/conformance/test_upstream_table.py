@@ -35,8 +35,11 @@ def test_a_header_names_the_tests_of_its_file(module: str) -> None:
     assert named == Counter(functions(module))
 
 
-@pytest.mark.parametrize("mirror", MIRRORS, ids=lambda mirror: f"{mirror.module}-{mirror.test}")
-def test_a_mirror_is_named_after_its_upstream_test(mirror: Mirror) -> None:
-    upstream = iter(words(mirror.upstream))
+def test_a_mirror_is_named_after_its_upstream_test() -> None:
+    assert [mirror.test for mirror in MIRRORS if not is_named_after(mirror)] == []
 
-    assert all(word in upstream for word in words(mirror.test)[1:])
+
+def is_named_after(mirror: Mirror) -> bool:
+    """Return whether a test has words of the upstream test only, in their order."""
+    upstream = iter(words(mirror.upstream))
+    return all(word in upstream for word in words(mirror.test)[1:])
