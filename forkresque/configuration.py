@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from forkresque.configfile import File
 from forkresque.errors import ConfigError
-from forkresque.options import Refused, Size, variable
+from forkresque.options import Size, variable
+from forkresque.order import Refused
 
 T = TypeVar("T")
 

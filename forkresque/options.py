@@ -7,10 +7,11 @@ text, the range check and the row in the README. What they are set to: see `conf
 """
 
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+from forkresque.order import Order, Refused, names, troubles
 
 _SIZE_LIMIT = 500
 
@@ -85,28 +86,6 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return lambda text: known[text.lower()]
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Return the parts of a comma-separated list, without blanks; `{a,b}` is one part."""
-    parts = re.findall(r"(?:\{[^{}]*\}|[^,])+", text)
-    return tuple(part.strip() for part in parts if part.strip())
-
-
-def queue_names(given: str | Iterable[str]) -> tuple[str, ...]:
-    """Return a list of queues and patterns, also of one written with commas. Raises Refused."""
-    items = (given,) if isinstance(given, str) else tuple(given)
-    for item in items:
-        if not isinstance(item, str):
-            raise Refused(f"must be texts, got {item!r}")
-    found = tuple(name for item in items for name in names(item))
-    for trouble in _troubles(found):
-        raise Refused(trouble)
-    return found
-
-
-class Refused(ValueError):
-    """A text that can be read, and holds a value that cannot be. The message ends a sentence."""
-
-
 @dataclass(frozen=True, slots=True)
 class Size:
     """How many workers there may be, at least and at most; None is the number of cores."""
@@ -157,7 +136,7 @@ class PoolSpec:
         if found.least is None or found.most is None:
             raise Refused(f"must have numbers, got {text!r}")
         spec = cls(names(queues), found.least, found.most)
-        for trouble in _troubles(spec.queues):
+        for trouble in troubles(spec.queues):
             raise Refused(f"{trouble} in {text!r}")
         return spec
 
@@ -168,15 +147,6 @@ class PoolSpec:
 
     def __str__(self) -> str:
         return f"{self.name}={Size(self.least, self.most)}"
-
-
-def _troubles(queues: tuple[str, ...]) -> Iterator[str]:
-    """Yield what is wrong with a list of queues."""
-    if not queues:
-        yield "must name at least one queue, got none"
-    for pattern in queues:
-        if not pattern.lstrip("!"):
-            yield f"must not hold an empty name, got {pattern!r}"
 
 
 _ALL_CORES = Size(None, None)
@@ -252,6 +222,12 @@ class SupervisorOptions:
         metavar="LIST",
         hides=("pools",),
         help="Queues, by priority, comma-separated; * ? [ ] { } match, !name leaves out.",
+    )
+    order: Order = option(  # noqa: RUF009 - it makes a field, like the others
+        Order(),
+        parse=Order.parse,
+        metavar="strict|round_robin|QUEUE=WEIGHT,..",
+        help="Which queue comes first: that of -q, each in its turn, or more often by weight.",
     )
     concurrency: Size = option(  # noqa: RUF009 - it makes a field, like the others
         _ALL_CORES,
@@ -350,13 +326,23 @@ class SupervisorOptions:
 
     def contradictions(self) -> Iterator[str]:
         """Yield what cannot be meant, each with the value."""
-        yield from (f"queues {trouble}" for trouble in _troubles(self.queues))
+        yield from (f"queues {trouble}" for trouble in troubles(self.queues))
         asked = self._asked()
         if asked.least is not None and asked.most is not None and asked.least > asked.most:
             yield f"min must not be above max, got {asked.least} and {asked.most}"
         yield from self._contradictions_of_pools()
+        yield from self._unknown_weights()
         if ":" in self.host_label:
             yield f"host_label must not hold a colon, got {self.host_label!r}"
+
+    def _unknown_weights(self) -> Iterator[str]:
+        """Yield weights of what no list names; where there are patterns, any queue may come."""
+        listed = {name for spec in self.pools for name in spec.queues} or set(self.queues)
+        if any(character in name for name in listed for character in "*?[{!"):
+            return
+        for name, weight in self.order.weights:
+            if name not in listed and not any(character in name for character in "*?[{"):
+                yield f"order weighs {name}={weight}, but the queues are {','.join(sorted(listed))}"
 
     def _asked(self) -> Size:
         return Size(self.min or self.concurrency.least, self.max or self.concurrency.most)

@@ -1,9 +1,10 @@
-"""Rota: the queues of one worker, which its names and patterns mean now."""
+"""Rota: the queues that a worker's names and patterns mean now, and whose turn it is."""
 
 import time
 from collections.abc import Sequence
 
 from forkresque.policy import queues as patterns
+from forkresque.policy.orders import Turns
 from forkresque.protocol.claims import Claims
 from forkresque.protocol.connection import Link
 from forkresque.protocol.keys import Keys, to_text
@@ -16,10 +17,18 @@ class Rota:
     """
 
     def __init__(
-        self, listed: Sequence[str], link: Link, keys: Keys, claims: Claims, *, interval: float
+        self,
+        listed: Sequence[str],
+        turns: Turns,
+        link: Link,
+        keys: Keys,
+        claims: Claims,
+        *,
+        interval: float,
     ) -> None:
         self.patterns = tuple(listed)
         self._varies = any(map(patterns.is_pattern, self.patterns))
+        self.turns = turns
         self._link = link
         self._key = keys.queues()
         self._claims = claims
@@ -38,10 +47,14 @@ class Rota:
         if not self._varies:
             self._link.forget(self._key)  # a new queue is no news for a list of names
             if not self._claims.queues:
-                self._claims.poll(self.patterns)
+                self._poll(self.patterns)
             return
         if self.may_have_changed:
             self._link.forget(self._key)
             names = self._link.command("SMEMBERS", self._key, armed=True)
-            self._claims.poll(patterns.expand(self.patterns, map(to_text, names)))
+            self._poll(patterns.expand(self.patterns, map(to_text, names)))
             self._refreshed_at = time.monotonic()
+
+    def _poll(self, queues: Sequence[str]) -> None:
+        self._claims.poll(queues)
+        self.turns.poll(queues)

@@ -5,7 +5,7 @@ nothing is computed here that nobody wants.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from forkresque.errors import JobLost
@@ -15,6 +15,8 @@ from forkresque.performer import Concluded, Ended, Performer, entry_for
 from forkresque.protocol.claims import Claimed, Claims, Outcome, Settled
 from forkresque.protocol.connection import RedisClock
 from forkresque.protocol.payload import decoded, digest, with_queue
+
+Chance = tuple[bytes, Sequence[int]]  # the token of a claim, b"" for none, and the queues' places
 
 
 class Settler:
@@ -37,8 +39,8 @@ class Settler:
         self._events = events
         self._heard = events.heard
 
-    def settle(self, job: Claimed, ended: Ended, next_token: Callable[[], bytes]) -> Settled:
-        """Write how `job` ended, and claim the next one by what `next_token` returns, if anything.
+    def settle(self, job: Claimed, ended: Ended, chance: Callable[[], Chance]) -> Settled:
+        """Write how `job` ended, and claim the next one if there is a `chance` to.
 
         Asks until Redis answers.
         """
@@ -46,13 +48,14 @@ class Settler:
         if ended.error is not None and ended.outcome is Outcome.FAIL:
             entry = entry_for(job, ended.error, worker=self._worker, failed_at=self._clock.guess())
         terms = self._terms(job, ended) if isinstance(ended, Concluded) else {}
-        token = next_token()
+        token, places = chance()
         settled = self._patience.insist(
             lambda: self._claims.settle(
                 job,
                 ended.outcome,
                 now=self._clock.now(),
                 next_token=token,
+                places=places,
                 entry=entry,
                 digest=digest(job.raw) if job.suspect and ended.is_final else "",
                 **terms,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from secrets import SystemRandom
 from typing import Any, TypeVar
 
 from forkresque import processes
@@ -26,10 +27,12 @@ from forkresque.idle import Alone, Bell, Once, Station
 from forkresque.jobs import close_loop, definitions
 from forkresque.keeper import LeaseKeeper
 from forkresque.naming import Names
+from forkresque.order import Order
 from forkresque.patience import Patience
 from forkresque.performer import Ended, Performer
 from forkresque.plugins.lending import Lender
 from forkresque.plugins.settings import Duration, seconds
+from forkresque.policy.orders import Turns, ordered
 from forkresque.policy.queues import listed
 from forkresque.post import Post
 from forkresque.protocol.claims import Claimed, Claims, Nothing, Tokens
@@ -40,7 +43,7 @@ from forkresque.protocol.registry import Registry
 from forkresque.queue import Queue
 from forkresque.rota import Rota
 from forkresque.scoreboard import Phase, Role, Scoreboard, Seat
-from forkresque.settling import Settler
+from forkresque.settling import Chance, Settler
 
 log = logging.getLogger("forkresque.worker")
 
@@ -62,7 +65,8 @@ class Worker(Observable):
 
     `connection` is what `Connection.of` takes. `jobs` are definitions, or jobs as node-resque
     describes them; see `forkresque.jobs.definitions`. `queues` are names or patterns by priority, a
-    list or a text with commas. `name` is `host:pid` with this process' pid; the default numbers
+    list or a text with commas; `order` may let them take turns instead, "round_robin", or weigh
+    them, {"high": 6, "low": 1}. `name` is `host:pid` with this process' pid; the default numbers
     the workers of one process. `interval`, or node's `timeout`, is what lies between polls where
     Redis cannot tell of new jobs. With `looping=False` it does one job, if there is one, and ends.
     `audit` is how many ends of jobs to keep a record of. Raises ConfigError.
@@ -79,6 +83,7 @@ class Worker(Observable):
         jobs: Mapping[str, Any],
         *,
         queues: str | Sequence[str] = ("*",),
+        order: Order | Mapping[str, int] | str = "strict",
         name: str = "",
         interval: Duration = INTERVAL,
         timeout: Duration | None = None,
@@ -95,7 +100,7 @@ class Worker(Observable):
         self.connection = Connection.of(connection)
         self._jobs = definitions(jobs)
         self._keys = self.connection.keys
-        self._listed, pause = listed(queues), _pause(interval, timeout)
+        self._listed, self._order, pause = listed(queues), ordered(order), _pause(interval, timeout)
         self._post = post or Post.alone(self._listed, host=self._called(name))
         self._alone = None if station else Alone() if looping else Once()
         self._station: Station = station or self._alone or Alone()
@@ -119,7 +124,10 @@ class Worker(Observable):
         worker, master = str(self._post.worker), self._post.lease.master
         self._link = self.connection.link(tracking=True)
         self._claims = Claims(self._link, self._keys, self._post.worker, master=master, audit=audit)
-        self._rota = Rota(self._listed, self._link, self._keys, self._claims, interval=interval)
+        turns = Turns(self._order, SystemRandom().random)
+        self._rota = Rota(
+            self._listed, turns, self._link, self._keys, self._claims, interval=interval
+        )
         self._clock = RedisClock(self._link)
         registry = Registry(self._link, self._keys, audit=audit)
         self._enrolment = Enrolment(self._post, registry, self._clock, self._jobs, self.events)
@@ -313,7 +321,8 @@ class Worker(Observable):
             self._link.pushed()  # what has come until now will be in the answer
         self._rota.refresh()
         self.events.emit("poll", self._claims.queues)
-        return self._claims.claim(token, now=self._clock.now(), armed=armed)
+        now, places = self._clock.now(), self._rota.turns.places()
+        return self._claims.claim(token, now=now, armed=armed, places=places)
 
     def _come_to_terms(self, answer: Nothing | None) -> None:
         """Do what the answer asks for, so that the next claim may bring a job."""
@@ -352,6 +361,7 @@ class Worker(Observable):
     def _carry_out(self, job: Claimed, aftermath: Aftermath) -> Claimed | None:
         """Perform and settle `job`; return the next one, if it came along."""
         self._job, self._ended = job, None
+        self._rota.turns.served(job.queue)
         connection = self._link.socket
         aftermath.begin(connection)
         ended = self.performer.perform(job)
@@ -372,7 +382,7 @@ class Worker(Observable):
 
     def _settle(self, job: Claimed, ended: Ended) -> Claimed | None:
         self._seat.enter(Phase.SETTLE, time.monotonic_ns())
-        settled = self._settler.settle(job, ended, self._next_token)
+        settled = self._settler.settle(job, ended, self._chance)
         if settled.lost:
             log.warning("worker=%s: its job was recovered by others meanwhile", self._post.worker)
             self._enrolment.stands = False
@@ -383,15 +393,15 @@ class Worker(Observable):
             self._enrolment.stands = False
         return self._kept(settled.next) if isinstance(settled.next, Claimed) else None
 
-    def _next_token(self) -> bytes:
-        """Return the token to claim the next job with, or b"" if none may be claimed."""
+    def _chance(self) -> Chance:
+        """Return the token and the order of the claim that comes with a settle."""
         if not self._station.open:
-            return b""
+            return b"", ()
         if self._rota.may_have_changed:
             self._patience.ask(self._rota.refresh)
         if self._heard:
             self.events.emit("poll", self._claims.queues)
-        return self._tokens.fresh()
+        return self._tokens.fresh(), self._rota.turns.places()
 
     def _kept(self, job: Claimed) -> Claimed | None:
         """Return `job`, unless a pause or a drain was asked for: then it goes back, unstarted."""

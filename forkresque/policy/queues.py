@@ -5,11 +5,11 @@ leaves out. With any wildcard in the list, as in Resque, a plain name still coun
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import translate
 
 from forkresque.errors import ConfigError
-from forkresque.options import Refused, queue_names
+from forkresque.order import Refused, queue_names
 
 
 def listed(queues: str | Iterable[str]) -> tuple[str, ...]:
@@ -42,6 +42,11 @@ def expand(patterns: Sequence[str], existing: Iterable[str]) -> tuple[str, ...]:
         else:
             found[pattern] = None
     return tuple(name for name in found if not any(matches(name) for matches in excluded))
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Return what tells whether a queue is meant by a name or a pattern."""
+    return _Matcher(pattern) if is_pattern(pattern) else pattern.__eq__
 
 
 class _Matcher:

@@ -138,7 +138,7 @@ class Claims:
             "name_and_label": [text for name in queues for text in (to_bytes(name), encode(name))],
         }
         self._claim = load("claim").prepare(
-            token=VARYING, head=VARYING, **self._slot_keys, **self._lists
+            token=VARYING, order=VARYING, head=VARYING, **self._slot_keys, **self._lists
         )
         # DONE, FAIL and DROP move the job nowhere. Any key of ours will do, so that a cluster
         # finds all keys in one place.
@@ -156,6 +156,7 @@ class Claims:
             entry=VARYING,
             digest=VARYING,
             next=VARYING,
+            order=VARYING,
             head=VARYING,
             forget=len(forget),
             **self._slot_keys,
@@ -163,12 +164,16 @@ class Claims:
             **(self._lists | {"list": [*lists, *held]}),
         )
 
-    def claim(self, token: bytes, *, now: float, armed: bool = False) -> Claimed | Nothing:
+    def claim(
+        self, token: bytes, *, now: float, armed: bool = False, places: Sequence[int] = ()
+    ) -> Claimed | Nothing:
         """Claim the next job; with `armed`, have Redis tell when an EMPTY is no longer true.
 
-        Sending it again with the same token brings the same job.
+        `places` are all the queues' places from 0, in the order to look at them, if that is not
+        the order of `poll`. Sending it again with the same token brings the same job.
         """
-        call = self._claim.fill(token, record_head(self._worker.name, int(now)))
+        head = record_head(self._worker.name, int(now))
+        call = self._claim.fill(token, _spelt(places), head)
         *answer, self.skipped = self._link.call(call, armed=armed)
         return _claimed(token, *answer)
 
@@ -179,6 +184,7 @@ class Claims:
         *,
         now: float,
         next_token: bytes = b"",
+        places: Sequence[int] = (),
         entry: bytes = b"",
         digest: str = "",
         due: int = 0,
@@ -188,6 +194,7 @@ class Claims:
     ) -> Settled:
         """Write how `job` ended, and claim the next one if there is a `next_token` for it.
 
+        `places` are as for `claim`.
         `entry` is the failure record of FAIL, `due` the second of RETRY and `until` that of
         REQUEUE; 0 for the tail of its queue at once. A job that RETRY or REQUEUE cannot move as
         it came goes as the bytes `moved`. The keys to `forget` are deleted with the job's end.
@@ -210,6 +217,7 @@ class Claims:
                 entry,
                 digest.encode(),
                 next_token,
+                _spelt(places),
                 record_head(self._worker.name, int(now)),
             )
         )
@@ -300,3 +308,7 @@ def _claimed(
     if word in (b"JOB", b"SAME"):
         return Claimed(token, to_text(queue), raw, suspect=bool(suspects))
     return Nothing(word.decode())
+
+
+def _spelt(places: Sequence[int]) -> bytes:
+    return ",".join(map(str, places)).encode() if places else b""

@@ -279,6 +279,7 @@ def work(
         connection,
         limited(app.jobs, options.job_timeout),
         queues=patterns,
+        order=options.order,
         interval=options.interval,
         post=post,
         station=station,

@@ -28,6 +28,8 @@ from forkresque.configuration import resolve
 from forkresque.errors import ConfigError, ControlError
 from forkresque.events import POOL_EVENTS, Emitter, Observable
 from forkresque.options import SupervisorOptions, variable
+from forkresque.order import Order
+from forkresque.policy.orders import ordered
 from forkresque.scoreboard import Scoreboard
 from forkresque.supervisor import supervise
 from forkresque.supervisor.beside import Started, borrowed_process, oom_score, private_directory
@@ -70,12 +72,15 @@ class MultiWorker(Observable):
         min: int | None = None,
         max: int | None = None,
         pools: str | Iterable[Any] | None = None,
+        order: Order | Mapping[str, int] | str | None = None,
         **options: Any,
     ) -> None:
         self.events = Emitter(POOL_EVENTS)
         self.exit_code: int | None = None
         self.options = _resolved(
-            {"queues": _listed(queues), "min": min, "max": max, "pools": _listed(pools)} | options
+            {"queues": _listed(queues), "min": min, "max": max, "pools": _listed(pools)}
+            | {"order": None if order is None else ordered(order)}
+            | options
         )
         self._app = app
         self._started: Started | None = None

@@ -17,6 +17,7 @@ from forkresque.jobs import define
 from forkresque.plugins.base import Performance
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.payload import encode_job
+from forkresque.scoreboard import Phase
 from tests.support.processes import ROOT
 from tests.support.servers import HOST, Server
 from tests.support.waiting import wait_until
@@ -56,6 +57,28 @@ def site(one_server: Server) -> Site:
 def push(redis: Redis, name: str, *args: object, queue: str = "q") -> None:
     redis.sadd(KEYS.queues(), queue)
     redis.rpush(KEYS.queue(queue), encode_job(queue, name, args))
+
+
+def order_of(site: Site, redis: Redis, waiting: dict[str, int], **options: Any) -> list[str]:
+    """Return the queues from which one worker takes what waits, in the order in which it does."""
+    for queue, number in waiting.items():
+        for _ in range(number):
+            push(redis, "add", 1, 2, queue=queue)
+    taken: list[str] = []
+    worker = site.worker(**options)
+    worker.on("job", lambda queue, _job: taken.append(queue))
+    worker.start()
+    wait_until(lambda: len(taken) == sum(waiting.values()), "all to be done")
+    assert worker.end(timeout=10)
+    assert redis.get(KEYS.stat("processed")) == b"%d" % len(taken)
+    return taken
+
+
+def idle_after(worker: Worker, done: list[str], number: int) -> None:
+    def idle() -> bool:
+        return len(done) == number and worker._seat.phase is Phase.CALL and not worker.working
+
+    wait_until(idle, f"the worker to be idle after {number} jobs")
 
 
 def registered(redis: Redis) -> list[str]:
@@ -328,3 +351,53 @@ def test_the_interval_has_two_names_and_is_a_length_of_time(site: Site, option: 
         site.worker(**{option: 0})
     with pytest.raises(ConfigError, match="give one of them, not both"):
         site.worker(interval=2, timeout=3)
+
+
+# -- the order of its queues -------------------------------------------------------------------
+
+
+def test_strict_order_is_the_default(site: Site, one_redis: Redis) -> None:
+    taken = order_of(site, one_redis, {"low": 3, "high": 3}, queues="high,low")
+
+    assert taken == ["high"] * 3 + ["low"] * 3
+
+
+@pytest.mark.parametrize("queues", ["c,a,b", "*,!hidden"])
+def test_each_queue_has_its_turn(site: Site, one_redis: Redis, queues: str) -> None:
+    push(one_redis, "add", 1, 2, queue="hidden")
+    waiting = {"a": 20, "b": 2, "c": 20}
+
+    taken = order_of(site, one_redis, waiting, queues=queues, order="round_robin")
+
+    assert all(set(taken[at : at + 3]) == {"a", "b", "c"} for at in (0, 3))
+    assert all(set(taken[at : at + 2]) == {"a", "c"} for at in range(6, 42, 2))
+    assert one_redis.llen(KEYS.queue("hidden")) == 1
+
+
+def test_weights_are_served_in_proportion(site: Site, one_redis: Redis) -> None:
+    waiting = {"high": 1000, "low": 1000}
+
+    taken = order_of(site, one_redis, waiting, queues="low,hi*", order={"hi*": 9})
+
+    assert 800 < taken[:1000].count("high") < 980
+    assert taken[-50:] == ["low"] * 50
+
+
+@pytest.mark.parametrize("order", ["round_robin", "a=2,b=3"])
+def test_a_job_on_any_queue_wakes_an_idle_worker(site: Site, one_redis: Redis, order: str) -> None:
+    done: list[str] = []
+    worker = site.worker(queues="a,b,c", order=order)
+    worker.on("success", lambda queue, *_: done.append(queue))
+    worker.start()
+    for number, queue in enumerate("cabbac"):
+        idle_after(worker, done, number)
+        push(one_redis, "add", 1, 2, queue=queue)
+    idle_after(worker, done, 6)
+
+    assert worker.end(timeout=10)
+    assert "".join(done) == "cabbac"
+
+
+def test_what_is_no_order_is_refused(site: Site) -> None:
+    with pytest.raises(ConfigError, match="order must be 'strict', 'round_robin' or weights"):
+        site.worker(order="random")

@@ -9,10 +9,11 @@ from pathlib import Path
 import psutil
 
 from forkresque.errors import ExitCode
+from forkresque.protocol.payload import encode_job
 from tests.conftest import Starter
 from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left, title
-from tests.support.site import APP, Site, idle_workers, is_gone
+from tests.support.site import APP, KEYS, Site, idle_workers, is_gone
 from tests.support.waiting import wait_until
 
 THREADED = """
@@ -155,4 +156,22 @@ def test_an_application_that_starts_a_thread_is_not_preloaded(
     assert "starting over without preload" in master.log()
     assert "metrics" in master.log()
     assert len(list(Path(f"/proc/{master.pid}/task").iterdir())) == 1
+    drain(master, site)
+
+
+# -- which queue comes first -------------------------------------------------------------------
+
+
+def test_each_queue_of_a_pool_has_its_turn_if_asked_to(start: Starter, site: Site) -> None:
+    marks = {queue: [f"{queue} {number}" for number in range(4)] for queue in ("high", "low")}
+    for queue, jobs in marks.items():
+        site.redis.sadd(KEYS.queues(), queue)
+        site.redis.rpush(KEYS.queue(queue), *[encode_job(queue, "slow", (m, 0)) for m in jobs])
+
+    master = start(*APP[:-2], "-q", "high,low", "-c", "1", "--order", "round_robin")
+    wait_until(lambda: len(site.runs()) == 8, "all jobs to run")
+
+    runs = site.runs()
+    assert sorted(runs) == sorted(marks["high"] + marks["low"])
+    assert all({mark.split()[0] for mark in runs[at : at + 2]} == set(marks) for at in (0, 2, 4, 6))
     drain(master, site)

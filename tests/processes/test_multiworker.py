@@ -481,6 +481,17 @@ def test_sizes_and_pools_are_given_as_on_the_command_line(monkeypatch: pytest.Mo
     assert specs(pools=["high=2:8", "low,*=1"]) == ["high=2:8", "low,*=1"]
 
 
+def test_an_order_is_a_word_or_weights() -> None:
+    def shown(order: Any) -> str:
+        return str(MultiWorker(Forkresque(), queues="high,low", order=order).options.order)
+
+    assert shown(None) == "strict"
+    assert shown("round_robin") == "round_robin"
+    assert shown({"high": 6, "low": 1}) == shown("high=6,low=1") == "high=6,low=1"
+    with pytest.raises(ConfigError, match="order must be 'strict', 'round_robin' or weights"):
+        shown("random")
+
+
 def test_an_unstarted_pool_has_no_status() -> None:
     with pytest.raises(ControlError, match="cannot status: there is no master"):
         MultiWorker(Forkresque()).status()

@@ -14,6 +14,7 @@ ROOT = Path(forkresque.__file__).parents[1]
 # An import goes to a lower rank, or stays inside its package.
 RANKS = {
     "errors": 0,
+    "order": 0,
     "options": 1,
     "naming": 1,
     "course": 1,

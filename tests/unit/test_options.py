@@ -17,6 +17,7 @@ from forkresque.options import (
     size,
     variable,
 )
+from forkresque.order import Order
 
 _HIGH = PoolSpec(("high", "mail"), 2, 8)
 KINDS = [ClientOptions, InterfaceOptions, SupervisorOptions]
@@ -61,6 +62,9 @@ def test_chosen_is_what_was_meant_for_us() -> None:
     ("name", "text", "value"),
     [
         ("queues", "high, low,,!x", ("high", "low", "!x")),
+        ("queues", "{a,b}*,c", ("{a,b}*", "c")),
+        ("order", "round-robin", Order.parse("round_robin")),
+        ("order", "high=6,low*=2", Order.of({"high": 6, "low*": 2})),
         ("concurrency", "4", Size(4, 4)),
         ("concurrency", "2:8", Size(2, 8)),
         ("concurrency", "auto", Size(None, None)),
@@ -113,6 +117,8 @@ def test_texts_are_parsed(name: str, text: str, value: object) -> None:
         ("shutdown_timeout", "inf", "shutdown_timeout must be SECONDS, got 'inf'"),
         ("interval", "soon", "interval must be SECONDS, got 'soon'"),
         ("queues", " , ", "queues must name at least one queue, got none"),
+        ("order", "high", "order must be strict|round_robin|QUEUE=WEIGHT,.., got 'high'"),
+        ("order", "a=0", "order must be strict|round_robin|QUEUE=WEIGHT,.., got 'a=0'"),
         ("queues", "a,!", "queues must not hold an empty name, got '!'"),
         ("host_label", "a:b", "host_label must not hold a colon, got 'a:b'"),
     ],
@@ -264,3 +270,15 @@ def test_a_stronger_source_makes_void_what_contradicts_it(
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no size"):
         size(text)
+
+
+@pytest.mark.parametrize(
+    "given", [{"queues": "high,low"}, {"pools": ["high=2", "low=1"]}], ids=["queues", "pools"]
+)
+def test_a_weight_of_a_queue_that_nobody_serves_is_refused(given: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="order weighs hihg=6, but the queues are high,low"):
+        resolve(SupervisorOptions, given=given | {"order": "hihg=6,low=1"}, environ={})
+
+    for order in ("high=6", "hi*=6", "round_robin"):
+        resolve(SupervisorOptions, given=given | {"order": order}, environ={})
+    resolve(SupervisorOptions, given={"queues": "h*", "order": "hihg=6"}, environ={})

@@ -2,7 +2,7 @@
 --
 -- USES read slot pause take
 -- KEYS slot record workers lease pause paused suspects queues list*
--- ARGV worker token head name_and_label*
+-- ARGV worker token order head name_and_label*
 --
 --   slot     string  token, queue and bytes of the job in hand
 --   record   string  what the worker performs, for other clients to read
@@ -11,6 +11,7 @@
 --   paused   set     queues to leave alone
 --   queues   set     all queue names; read, so that a change of it rings
 --   list*    list    the queues, by priority
+--   order    their places from 0, in the order to look at them, or "" for as they come
 --   head     the record up to the queue's name
 --
 -- Returns {JOB, queue, payload, suspects?}, {SAME, ...} when this token has claimed before,

@@ -2,7 +2,7 @@
 --
 -- USES read slot pause take audit unlock fail
 -- KEYS slot record last processed processed_by failures failures_by failed failed_lists target schedule timestamps workers lease pause paused suspects queues audit list*
--- ARGV worker token outcome entry second digest next keep forget failed_name head name_and_label*
+-- ARGV worker token outcome entry second digest next keep forget failed_name order head name_and_label*
 --
 --   last        string  the last token settled; `-` and a token when that claim was recovered
 --   failed      list    failure records; FAIL appends `entry`. For failed_lists and failed_name see

@@ -1,7 +1,7 @@
 -- Take the head of the first queue that has one into the slot.
 --
 -- Expects the keys workers lease pause paused suspects slot record list*, and the arguments
--- worker head name_and_label* (each queue's name, and the name as JSON text). Further keys may
+-- worker order head name_and_label* (each queue's name, and the name as JSON text). Further keys may
 -- follow those of the queues.
 
 local bad = "" -- a key of the wrong type that had to be skipped
@@ -40,7 +40,9 @@ local function take(token)
   local why = hindrance()
   if why then return {why} end
   local resting = resting_queues()
-  for i = 0, lists - 1 do
+  local next_place = order ~= "" and string.gmatch(order, "%d+")
+  for turn = 0, lists - 1 do
+    local i = next_place and tonumber(next_place()) or turn
     local name = ARGV[first_name_and_label + 2 * i]
     if not resting[name] then
       local raw = redis.pcall("LPOP", KEYS[first_list + i])
