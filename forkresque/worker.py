@@ -24,6 +24,7 @@ from forkresque.enrolment import Enrolment
 from forkresque.errors import ConfigError, RedisUnavailable
 from forkresque.events import WORKER_EVENTS, Emitter, Observable
 from forkresque.idle import Alone, Bell, Once, Station
+from forkresque.inline import Inline
 from forkresque.jobs import close_loop, definitions
 from forkresque.keeper import LeaseKeeper
 from forkresque.naming import Names
@@ -223,6 +224,21 @@ class Worker(Observable):
         if not self._course.begun:
             self._close()
         return self._course.end(patience)
+
+    def perform_inline(self, name: str, args: Sequence[object] = ()) -> object:
+        """Perform a job here and now within its hooks, without Redis but for what those ask of it.
+
+        Returns its result, None if a plugin does not let it pass. Raises what the job raises unless
+        a plugin clears it, UnknownJob, InvalidArgs, and ConfigError on a worker that has begun.
+        """
+        if self._course.begun:
+            raise ConfigError(
+                f"worker {self.name} was started, and performs what is on its queues",
+                hint="make another one to perform a job inline",
+            )
+        worker = str(self._post.worker)
+        inline = Inline(self._jobs, name=self.name, worker=worker, queue=lambda: self._queue)
+        return inline.perform(name, args)
 
     def _work(self) -> None:
         keeper = None

@@ -37,6 +37,7 @@ RANKS = {
     "aftermath": 5,
     "producer": 5,
     "queue": 6,
+    "inline": 6,
     "inquest": 5,
     "keeper": 5,
     "patience": 5,
