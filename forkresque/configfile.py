@@ -30,6 +30,7 @@ from forkresque.options import (
     size,
     variable,
 )
+from forkresque.order import Order
 
 _OWN, _SHARED = "forkresque.toml", "pyproject.toml"
 _CONFIG = "config"
@@ -43,6 +44,7 @@ _TYPES: dict[type, tuple[type, ...]] = {  # by the type of the default
     int: (int,),
     tuple: (list, str),
     Size: (int, str),
+    Order: (str,),
     str: (str,),
 }
 

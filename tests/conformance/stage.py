@@ -9,8 +9,8 @@ from typing import Any
 from redis import Redis
 
 from forkresque import Queue, Scheduler, Worker
+from forkresque.post import Post
 from forkresque.protocol.keys import Keys
-from forkresque.worker import Post
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
