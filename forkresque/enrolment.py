@@ -5,8 +5,10 @@ from collections.abc import Mapping
 
 from forkresque.errors import RedisRefused, RedisUnavailable
 from forkresque.events import Emitter
+from forkresque.idle import Station
 from forkresque.inquest import Finding, verdict
 from forkresque.jobs import Definition
+from forkresque.patience import Patience
 from forkresque.policy.verdicts import Blame
 from forkresque.post import Post
 from forkresque.protocol.connection import RedisClock
@@ -26,14 +28,18 @@ class Enrolment:
         registry: Registry,
         clock: RedisClock,
         jobs: Mapping[str, Definition],
+        station: Station,
         events: Emitter,
     ) -> None:
         self._post = post
         self._registry = registry
         self._clock = clock
         self._jobs = jobs
+        self._station = station
         self._events = events
         self.stands = False
+        self.doubtful = False  # a job may stand in our slot that nobody would look for
+        self._looked_at = station.redials
 
     def register(self) -> None:
         """Register; what a process that is gone had in hand under this id is recovered first."""
@@ -57,6 +63,17 @@ class Enrolment:
             log.warning("worker=%s finds an unknown job in its slot", self._post.worker)
             self._registry.recover(held, INNOCENT)
             self.stands = False
+
+    def clear_doubts(self, patience: Patience) -> None:
+        """Put back what Redis gave us and we never heard of, or gave us again when it fell back.
+
+        A Redis that lost the last it was told, and may have forgotten that a job has ended, is
+        a Redis that was away.
+        """
+        if self.doubtful or self._looked_at != self._station.redials:
+            self._looked_at = self._station.redials
+            patience.ask_until(lambda: self._station.leaving, self.recover_own_slot)
+            self.doubtful = False
 
     def leave(self) -> Exception | None:
         """Unregister. Returns what hindered it: then the clerk or another master will do it."""

@@ -14,13 +14,27 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from forkresque.errors import ConfigError
+from forkresque.plugins.settings import Duration, seconds
 from forkresque.protocol.claims import Nothing
 from forkresque.protocol.connection import FLUSHED, Link
 from forkresque.protocol.keys import Keys
 
 HEARING_TEST = 6.0  # seconds; the lease is renewed every 5, and a live bell hears that
 _DEAF_AFTER = 2  # hearing tests failed before this connection is polled on
+INTERVAL = 1.0  # seconds between polls where Redis cannot tell of new jobs
 BEAT = 2.0  # seconds between two signs of life of a worker that waits
+
+
+def polling(interval: Duration, timeout: Duration | None) -> float:
+    """Return the seconds between polls, by either name, ours or node-resque's. Raises ConfigError.
+
+    `interval` counts as not given when it is the default.
+    """
+    if timeout is not None and interval != INTERVAL:
+        raise ConfigError("timeout is node-resque's name of interval: give one of them, not both")
+    label, given = ("interval", interval) if timeout is None else ("timeout", timeout)
+    return seconds(f"a worker's {label}", given, least=0.001)
 
 
 class Station(Protocol):

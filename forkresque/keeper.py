@@ -8,16 +8,30 @@ Workers of a master have their leases renewed by its clerk.
 import contextlib
 import logging
 import threading
+from collections.abc import Iterable
 
 from forkresque.connection import Connection
 from forkresque.errors import RedisRefused, RedisUnavailable
 from forkresque.events import Emitter
+from forkresque.jobs import Definition
 from forkresque.protocol.claims import WorkerId
 from forkresque.protocol.connection import RedisClock
 from forkresque.protocol.locks import renew_locks
 from forkresque.protocol.registry import Lease, Registry
 
 log = logging.getLogger("forkresque.worker")
+
+
+def warn_of_limits(worker: WorkerId, jobs: Iterable[Definition]) -> None:
+    """Say which jobs have a time limit that a worker without a master does not keep."""
+    limited = [job.name for job in jobs if job.timeout is not None]
+    if limited:
+        log.warning(
+            "worker=%s stands alone and keeps no time limits, which %s have: "
+            "only a master, as of `forkresque start`, can end a job",
+            worker,
+            ", ".join(sorted(limited)),
+        )
 
 
 class LeaseKeeper:

@@ -1,5 +1,6 @@
 """Rota: the queues that a worker's names and patterns mean now, and whose turn it is."""
 
+import logging
 import time
 from collections.abc import Sequence
 
@@ -8,6 +9,8 @@ from forkresque.policy.orders import Turns
 from forkresque.protocol.claims import Claims
 from forkresque.protocol.connection import Link
 from forkresque.protocol.keys import Keys, to_text
+
+log = logging.getLogger("forkresque.worker")
 
 
 class Rota:
@@ -34,6 +37,7 @@ class Rota:
         self._claims = claims
         self._interval = interval
         self._refreshed_at = float("-inf")
+        self._warned: set[bytes] = set()
 
     @property
     def may_have_changed(self) -> bool:
@@ -54,6 +58,13 @@ class Rota:
             names = self._link.command("SMEMBERS", self._key, armed=True)
             self._poll(patterns.expand(self.patterns, map(to_text, names)))
             self._refreshed_at = time.monotonic()
+
+    def warn_of_skipped(self) -> None:
+        """Warn, once, of a key of the wrong type that the last answer had to do without."""
+        key = self._claims.skipped
+        if key and key not in self._warned:
+            self._warned.add(key)
+            log.warning("key=%s holds another type than a queue and is passed over", to_text(key))
 
     def _poll(self, queues: Sequence[str]) -> None:
         self._claims.poll(queues)

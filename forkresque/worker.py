@@ -23,10 +23,10 @@ from forkresque.course import Course
 from forkresque.enrolment import Enrolment
 from forkresque.errors import ConfigError, RedisUnavailable
 from forkresque.events import WORKER_EVENTS, Emitter, Observable
-from forkresque.idle import Alone, Bell, Once, Station
+from forkresque.idle import INTERVAL, Alone, Bell, Once, Station, polling
 from forkresque.inline import Inline
 from forkresque.jobs import close_loop, definitions
-from forkresque.keeper import LeaseKeeper
+from forkresque.keeper import LeaseKeeper, warn_of_limits
 from forkresque.naming import Names
 from forkresque.order import Order
 from forkresque.patience import Patience
@@ -38,7 +38,6 @@ from forkresque.policy.queues import listed
 from forkresque.post import Post
 from forkresque.protocol.claims import Claimed, Claims, Nothing, Tokens
 from forkresque.protocol.connection import RedisClock
-from forkresque.protocol.keys import to_text
 from forkresque.protocol.payload import decoded
 from forkresque.protocol.registry import Registry
 from forkresque.queue import Queue
@@ -50,15 +49,7 @@ log = logging.getLogger("forkresque.worker")
 
 T = TypeVar("T")
 
-INTERVAL = 1.0  # seconds between polls where Redis cannot tell of new jobs
 NAMES = Names()  # of the workers of this process
-
-
-def _pause(interval: Duration, timeout: Duration | None) -> float:
-    if timeout is not None and interval != INTERVAL:
-        raise ConfigError("timeout is node-resque's name of interval: give one of them, not both")
-    label, given = ("interval", interval) if timeout is None else ("timeout", timeout)
-    return seconds(f"a worker's {label}", given, least=0.001)
 
 
 class Worker(Observable):
@@ -101,7 +92,8 @@ class Worker(Observable):
         self.connection = Connection.of(connection)
         self._jobs = definitions(jobs)
         self._keys = self.connection.keys
-        self._listed, self._order, pause = listed(queues), ordered(order), _pause(interval, timeout)
+        self._listed, self._order = listed(queues), ordered(order)
+        pause = polling(interval, timeout)
         self._post = post or Post.alone(self._listed, host=self._called(name))
         self._alone = None if station else Alone() if looping else Once()
         self._station: Station = station or self._alone or Alone()
@@ -113,9 +105,7 @@ class Worker(Observable):
         self._course = Course(self.name, self._work, self.stop)
         self._job: Claimed | None = None
         self._ended: Ended | None = None
-        self._doubtful = False  # a job may stand in our slot that nobody would look for
-        self._redials = self._looked_at = self._station.redials
-        self._warned: set[bytes] = set()
+        self._redials = self._station.redials
 
     def _called(self, name: str) -> str:
         return NAMES.take(name, self, host=processes.host_label())
@@ -131,7 +121,9 @@ class Worker(Observable):
         )
         self._clock = RedisClock(self._link)
         registry = Registry(self._link, self._keys, audit=audit)
-        self._enrolment = Enrolment(self._post, registry, self._clock, self._jobs, self.events)
+        self._enrolment = Enrolment(
+            self._post, registry, self._clock, self._jobs, self._station, self.events
+        )
         self._tokens = Tokens(self._post.nonce)
         self._bell = Bell(self._link, self._keys, master=master, interval=interval)
         self._patience = Patience(worker, self._station, self._seat, self._bell, self.events)
@@ -245,7 +237,7 @@ class Worker(Observable):
         if self._alone is not None:
             self._seat.take(Role.WORKER, time.monotonic_ns())
             self._seat.pid = self._pid
-            self._warn_of_limits()
+            warn_of_limits(self._post.worker, self._jobs.values())
             keeper = LeaseKeeper(self.connection, self._post.worker, self._post.lease, self.events)
         try:
             self._patience.ask(self._enrolment.register)
@@ -296,36 +288,24 @@ class Worker(Observable):
         self._seat.enter(Phase.IDLE, time.monotonic_ns())
         self._titled("idle")
         self.events.emit("pause")
-        if self._doubtful or self._looked_at != self._station.redials:
-            self._look_into_own_slot()
+        self._enrolment.clear_doubts(self._patience)
         if not self._station.turn():
             return None
         armed = False  # whoever was woken finds a job, mostly: the first claim is a plain one
         while self._station.open:
             self._seat.enter(Phase.CALL, time.monotonic_ns())
             answer = self._patience.ask(partial(self._claim, self._tokens.fresh(), armed=armed))
-            if self._claims.skipped:
-                self._warn_of(self._claims.skipped)
+            self._rota.warn_of_skipped()
             if isinstance(answer, Claimed):
                 self._station.pass_on()
                 return self._kept(answer)
-            self._doubtful = answer is None  # given up before the answer came
+            self._enrolment.doubtful = answer is None  # given up before the answer came
             if armed or not self._link.tracking:
                 if self._station.is_surplus():
                     return None
                 self._come_to_terms(answer)
             armed = not armed and self._link.tracking
         return None
-
-    def _look_into_own_slot(self) -> None:
-        """Put back what Redis gave us and we never heard of, or gave us again when it fell back.
-
-        A Redis that lost the last it was told, and may have forgotten that a job has ended, is
-        a Redis that was away.
-        """
-        self._looked_at = self._station.redials
-        self._patience.ask_until(lambda: self._station.leaving, self._enrolment.recover_own_slot)
-        self._doubtful = False
 
     def _claim(self, token: bytes, *, armed: bool) -> Claimed | Nothing:
         if self._redials != self._station.redials:
@@ -353,21 +333,6 @@ class Worker(Observable):
                     self._bell.wait(self._station, answer)
             case _:
                 pass  # time to leave, or to pause
-
-    def _warn_of_limits(self) -> None:
-        limited = [name for name, job in self._jobs.items() if job.timeout is not None]
-        if limited:
-            log.warning(
-                "worker=%s stands alone and keeps no time limits, which %s have: "
-                "only a master, as of `forkresque start`, can end a job",
-                self._post.worker,
-                ", ".join(sorted(limited)),
-            )
-
-    def _warn_of(self, key: bytes) -> None:
-        if key not in self._warned:
-            self._warned.add(key)
-            log.warning("key=%s holds another type than a queue and is passed over", to_text(key))
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.guess(), UTC)
@@ -402,9 +367,8 @@ class Worker(Observable):
         if settled.lost:
             log.warning("worker=%s: its job was recovered by others meanwhile", self._post.worker)
             self._enrolment.stands = False
-            self._doubtful = True
-        if self._claims.skipped:
-            self._warn_of(self._claims.skipped)
+            self._enrolment.doubtful = True
+        self._rota.warn_of_skipped()
         if settled.next is Nothing.UNREGISTERED:
             self._enrolment.stands = False
         return self._kept(settled.next) if isinstance(settled.next, Claimed) else None
