@@ -328,6 +328,7 @@ def test_a_living_worker_of_ours_is_never_removed(world: World, queue: Queue) ->
     world.push(RAW)
     world.claimed()
     before = dump(world.redis)
+    assert world.redis.exists(KEYS.lease(MASTER))
 
     with pytest.raises(InvalidArgs, match="worker host:7:high,low is one of") as raised:
         queue.force_clean_worker(WORKER.name)
@@ -411,6 +412,15 @@ def test_a_worker_that_holds_on_to_its_job_alone_is_not_removed(world: World, qu
     with pytest.raises(InvalidArgs, match="not cleaned"):
         queue.force_clean_worker(WORKER.name)
     assert queue.length("high") == 0
+
+
+def test_one_of_ours_that_registers_meanwhile_is_not_removed_as_anothers(world: World) -> None:
+    cleaner = Cleaner(world.client, KEYS, lambda _held, _now: FREE, host="h")
+    before = dump(world.redis)
+
+    assert cleaner.remove(WID, b"", b"") is False
+
+    assert dump(world.redis) == before
 
 
 # -- removing the old ----------------------------------------------------------------------------

@@ -24,10 +24,11 @@ from forkresque.policy.queues import expand
 from forkresque.protocol.canonical import decode, encode, reencode
 from forkresque.protocol.delayed import BATCH, Delayed
 from forkresque.protocol.failure import failure_entry, parse_failure
-from forkresque.protocol.foreign import cleaning_entry, is_cleaning_of
+from forkresque.protocol.foreign import cleaning_entry, is_cleaning_of, run_second
 from forkresque.protocol.keys import Keys, second_of, to_bytes, to_text
 from forkresque.protocol.payload import encode_job, parse
 from forkresque.protocol.registry import Owner, Registry, name_of
+from forkresque.protocol.staff import queues_of, shown_record
 from forkresque.protocol.store import Request, Store, check_server
 from forkresque.supervisor.messages import Ready, receive, send
 from tests.support.report import Report
@@ -115,6 +116,13 @@ READERS: dict[str, tuple[st.SearchStrategy[Any], Reader, tuple[type[Exception], 
         lambda pair: is_cleaning_of(parse_failure(pair[0]), ("h:1",), "q", pair[1]),
         (),
     ),
+    "run_second": (
+        BYTES | WORDS.map(lambda text: json.dumps({"run_at": text}).encode()),
+        run_second,
+        (),
+    ),
+    "shown_record": (BYTES, lambda record: shown_record("h:1", record), ()),
+    "queues_of": (WORDS, queues_of, ()),
     "second_of": (st.binary() | NUMBERS.map(str.encode), second_of, ()),
     "Owner.parse": (
         WORDS | st.tuples(WORDS, WORDS, WORDS).map(" ".join),

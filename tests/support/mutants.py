@@ -19,6 +19,7 @@ BULK = "tests/integration/test_queue_bulk.py"
 WAITING = "tests/integration/test_queue_waiting.py"
 DELAYED = "tests/integration/test_queue_delayed.py"
 FAILED_LISTS = "tests/integration/test_failed_lists.py"
+STAFF = "tests/integration/test_staff.py"
 STUCK = "tests/integration/test_failed_stuck.py"
 LOCKS = "tests/integration/test_queue_locks.py"
 VERDICTS = "tests/unit/test_verdicts.py"
@@ -555,6 +556,48 @@ MUTANTS = [
         'if redis.pcall("GET", ping) ~= sign then return {"ALIVE"} end\n',
         "",
         (CONTRACTS, "a_worker_that_gives_a_sign_of_life_is_left_alone"),
+    ),
+    Mutant(
+        "force_clean cleans our own",
+        "protocol/lua/force_clean.lua",
+        'if redis.call("EXISTS", owner) == 1 then return {"OURS"} end\n',
+        "",
+        (STAFF, "one_of_ours_that_registers_meanwhile_is_not_removed_as_anothers"),
+    ),
+    Mutant(
+        "force_clean fails a job that has ended",
+        "protocol/lua/force_clean.lua",
+        ' ~= seen then return {"CHANGED"} end',
+        " == 1 then return {} end",
+        (STAFF, "a_job_that_ends_meanwhile_does_not_fail_as_well"),
+    ),
+    Mutant(
+        "force_clean leaves the record, as node does",
+        "protocol/lua/force_clean.lua",
+        'redis.call("DEL", record, ',
+        'redis.call("DEL", ',
+        (STAFF, "two_cleaners_fail_a_job_once"),
+    ),
+    Mutant(
+        "a cleaner recovers who lives here",
+        "protocol/cleaning.py",
+        "if not lost or carrier_lives(held.owner):",
+        "if not lost:",
+        (STAFF, "a_worker_that_outlives_its_master_here_is_not_removed"),
+    ),
+    Mutant(
+        "a cleaner recovers who holds on to its job",
+        "protocol/cleaning.py",
+        "heed_lease=lease is None",
+        "heed_lease=False",
+        (STAFF, "a_worker_that_holds_on_to_its_job_alone_is_not_removed"),
+    ),
+    Mutant(
+        "a cleaner recovers the living",
+        "protocol/cleaning.py",
+        "lost = lease is None or _is_dead_here(lease)",
+        "lost = True",
+        (STAFF, "a_living_worker_of_ours_is_never_removed"),
     ),
     Mutant(
         "lock_take takes what another holds",
