@@ -21,14 +21,14 @@ import pytest
 from forkresque.errors import ExitCode
 from forkresque.protocol.failure import parse_failure
 from forkresque.protocol.foreign import NODE_TIMEOUT
-from forkresque.protocol.payload import encode_job
+from forkresque.protocol.payload import encode_job, ping
 from tests.conftest import Starter
 from tests.support.node import NodeProcess, node_modules, run_node
 from tests.support.patience import Bench, patient
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.report import Report
 from tests.support.servers import Server
-from tests.support.site import APP, KEYS, Site, idle_workers, ticks
+from tests.support.site import APP, KEYS, Site, idle_workers, stays, ticks
 from tests.support.sizes import sized
 from tests.support.waiting import wait_until
 
@@ -108,6 +108,36 @@ def test_a_killed_worker_of_node_is_removed_and_its_job_is_failed_not_run(bench:
     assert site.runs() == []
     assert_untouched(master)
     bench.report.count("foreign workers touched", 0)
+
+
+@patient
+def test_a_leader_of_node_that_soon_loses_patience_never_cleans_a_living_worker_of_ours(
+    bench: Bench,
+) -> None:
+    """T-MIX-3, with busy and idle workers, one that cannot ping and one dead for comparison."""
+    site, timeout = bench.site, 5
+    guard = bench.enter(NodeProcess("staff_guard.js", bench.server.tcp_url, timeout))
+    wait_until(lambda: "polled" in guard.output(), "node's lead", 20.0)
+    master = bench.start(*APP, "-c", "3", "--lease", "6")  # pings once a second
+    idle_workers(master, 3)
+    mine = registered(site)
+    site.gates("busy")
+    site.enqueue("hold_gil", "deaf", 1.5 * timeout)  # not even its threads run
+    site.started("deaf")
+    site.redis.sadd(KEYS.workers(), "elsewhere:1:math")
+    site.redis.set(KEYS.ping("elsewhere:1"), ping("elsewhere:1", "math", 1))
+
+    wait_until(lambda: "cleaned elsewhere:1\n" in guard.output(), "the dead one's end")
+    rounds = guard.output().count("polled")
+    stays(lambda: registered(site) == mine, "all workers registered", 2.0 * timeout)
+
+    assert guard.output().count("polled") >= rounds + 10, "node has looked all the while"
+    assert guard.output().count("cleaned") == 1
+    assert site.failures() == []
+    site.release("busy")
+    site.await_processed(2)
+    assert_untouched(master)
+    bench.report.count("own workers pruned", 0)
 
 
 def test_a_job_that_node_has_failed_for_a_dead_host_is_not_run_by_us_as_well(

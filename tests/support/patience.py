@@ -10,7 +10,7 @@ import inspect
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
@@ -54,11 +54,15 @@ class Bench:
             self._stack = stack.pop_all()
 
     def start(
-        self, *args: str, url: str | None = None, env: Mapping[str, str] | None = None
+        self,
+        *args: str,
+        url: str | None = None,
+        env: Mapping[str, str] | None = None,
+        inside: Sequence[str] = (),
     ) -> Start:
         """Start a master on this Redis, or on another; it is stopped when the test is over."""
         env = {"LEDGER_URL": self.ledger_server.url, **(env or {})}
-        self._started.append(Start(*args, url=url or self.server.url, env=env))
+        self._started.append(Start(*args, url=url or self.server.url, env=env, inside=inside))
         return self._started[-1]
 
     def enter(self, context: AbstractContextManager[T]) -> T:
