@@ -134,6 +134,19 @@ class Link:
         """Take note that `key` is about to be read again."""
         self._heard -= {key, FLUSHED}
 
+    @property
+    def ringing(self) -> bool:
+        """Return whether `pushed` has something to tell, or will fail, without any waiting.
+
+        A push that came with the answer to a question is no longer in the socket.
+        """
+        if self._pushed:
+            return True
+        try:
+            return bool(self._connection.is_connected and self._connection.can_read(0))
+        except TROUBLE:
+            return True
+
     def pushed(self) -> set[bytes]:
         """Return the keys that have changed since this was last asked, FLUSHED for all.
 

@@ -189,6 +189,8 @@ class Clerk:
     def _wait(self) -> None:
         """Wait until a duty is due, or for word from the master, the kernel or Redis."""
         self._inherited.seat.enter(Phase.IDLE, time.monotonic_ns())
+        if self._link.ringing:
+            return
         due_at = min(duty.due_at for duty in self._duties())
         poll = select.poll()
         for number in (

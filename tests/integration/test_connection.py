@@ -1,6 +1,7 @@
 """A Connection reaches what it is given, and leaves what others have alone."""
 
 import os
+import select
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -111,3 +112,23 @@ def test_a_connection_survives_a_fork_by_opening_its_own(server: Server, redis: 
 
         assert client.command("CLIENT", "ID") != parents
     assert redis.ping()
+
+
+# -- what Redis tells unasked ------------------------------------------------------------------
+
+
+def test_what_was_pushed_with_an_answer_rings_though_the_socket_is_silent(
+    one_server: Server, one_redis: Redis
+) -> None:
+    with closing(Connection(one_server.url).link(tracking=True)) as link:
+        link.command("GET", "watched", armed=True)
+        assert not link.ringing
+
+        one_redis.set("watched", "changed")
+        link.command("PING")  # the push comes before the answer, in the same stream
+
+        readable, _, _ = select.select([link.fileno()], [], [], 0)
+        assert not readable
+        assert link.ringing
+        assert link.pushed() == {b"watched"}
+        assert not link.ringing
