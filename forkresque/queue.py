@@ -237,8 +237,9 @@ class Queue(Producer):
     def clean_old_workers(self, age: Duration) -> dict[str, dict[str, Any]]:
         """Remove the workers that have had one job for longer than `age`, in seconds.
 
-        Returns the failure records of their jobs, by `host:pid`. See `force_clean_worker`; but
-        those of ours that live are passed over.
+        Those of node-resque go as well, idle or not, when their last ping is so old; an idle worker
+        of Ruby never does. Returns the failure records of their jobs, by `host:pid`. See
+        `force_clean_worker`; but those of ours that live are passed over.
         """
         entries = self._cleaner.clean_old(seconds(age))
         return {name: _decoded(entry) for name, entry in entries.items()}

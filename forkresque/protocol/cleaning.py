@@ -4,13 +4,14 @@ A worker of node or Ruby has no slot, so its job is recorded as failed, in node'
 its retryStuckJobs knows it. One of ours is recovered, and never removed while it lives.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 
 from forkresque import processes
 from forkresque.errors import BadKey, InvalidArgs, RedisRefused
 from forkresque.protocol.connection import Client, RedisClock
 from forkresque.protocol.failure import parse_failure
-from forkresque.protocol.foreign import cleaning_entry, run_second
+from forkresque.protocol.foreign import cleaning_entry, ping_second, run_second
 from forkresque.protocol.keys import Keys, to_text
 from forkresque.protocol.registry import (
     Held,
@@ -22,6 +23,8 @@ from forkresque.protocol.registry import (
     name_of,
 )
 from forkresque.protocol.script import load
+
+log = logging.getLogger("forkresque.queue")
 
 _TRIES = 10
 
@@ -54,20 +57,28 @@ class Cleaner:
     def clean_old(self, age: float) -> dict[str, bytes]:
         """Remove who has had its job for over `age` seconds; return the failure records by name.
 
-        Told by Redis' clock. Ours that live are passed over, and so is an unreadable beginning.
+        Told by Redis' clock. Workers of node go as well when they have not pinged for so long, idle
+        or not. Ours that live are passed over, and so is an unreadable beginning.
         """
-        now, entries = self._clock.look(), {}
-        for worker, record in self._registry.workers():
-            began = run_second(record) if record else None
-            if began is None or now - began <= age:
-                continue
+        before, entries = self._clock.look() - age, {}
+        for worker, record in self._older(before):
             try:
                 entry = self._once(worker, record)
-            except InvalidArgs:
-                continue  # one of ours, and it lives
+            except (InvalidArgs, BadKey) as reason:  # one of ours lives, or it cannot be done
+                log.warning("worker=%s is not cleaned: %s", worker, reason)
+                continue
             if entry:  # who has begun another job meanwhile has not had it for long
                 entries[name_of(worker)] = entry
         return entries
+
+    def _older(self, moment: float) -> Iterator[tuple[str, bytes | None]]:
+        """Yield who has begun its job, or has last pinged, before `moment`, with its record."""
+        pings = self._registry.foreign_signs()
+        for worker, record in self._registry.workers():
+            began = run_second(record) if record else None
+            pinged = ping_second(pings[worker].ping) if worker in pings else None
+            if any(second is not None and second < moment for second in (began, pinged)):
+                yield worker, record
 
     def _force(self, worker: str, record: bytes | None) -> bytes:
         for _ in range(_TRIES):

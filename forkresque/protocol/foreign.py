@@ -92,3 +92,13 @@ def run_second(record: bytes) -> float | None:
         except ValueError:
             continue
     return None
+
+
+def ping_second(ping: bytes) -> float | None:
+    """Return when a worker of node-resque says that it pinged, in epoch seconds, None if never."""
+    try:
+        told = decode(ping)
+    except InvalidPayload:
+        return None
+    second = told.get("time") if isinstance(told, dict) else None
+    return second if isinstance(second, int | float) and not isinstance(second, bool) else None

@@ -427,8 +427,12 @@ def _slot(slot: bytes) -> tuple[str, str, bytes]:
 
 
 def name_of(worker: str) -> str:
-    """Return the `host:pid` of a worker id."""
-    return ":".join(worker.split(":", 2)[:2])
+    """Return the `host:pid` of a worker id; of one of two parts, `name:queues`, the first.
+
+    Source: node-resque, whose workers may have any name.
+    """
+    parts = worker.split(":", 2)
+    return ":".join(parts[:2]) if parts[2:] else parts[0]
 
 
 def suspect_field(raw: bytes, *, host: bool = False) -> str:

@@ -44,10 +44,14 @@ class Staff:
 
         node files a record of Ruby's, which names no worker, under `undefined`; we do not.
         """
-        return {
-            name_of(wid): STARTED if record is None else shown_record(name_of(wid), record)
-            for wid, record in self._registry.workers()
-        }
+        found: dict[str, dict[str, Any] | str] = {}
+        for wid, record in self._registry.workers():
+            name = name_of(wid)
+            if record is None:
+                found.setdefault(name, STARTED)  # another of this name may be busy
+            else:
+                found[name] = shown_record(name, record)
+        return found
 
     def leader(self) -> str | None:
         """Return who leads: our scheduler, else node-resque's, old or new, else Ruby's."""
@@ -88,8 +92,8 @@ class Staff:
 
 
 def queues_of(worker: str) -> str | None:
-    """Return the queues of a worker id `host:pid:queues`, None if it names none."""
-    return worker.split(":", 2)[2] or None if worker.count(":") > 1 else None
+    """Return the queues of a worker id `host:pid:queues` or `name:queues`, None if it has none."""
+    return worker[len(name_of(worker)) + 1 :] or None
 
 
 def shown_record(name: str, record: bytes) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from forkresque.protocol.cleaning import Cleaner
 from forkresque.protocol.foreign import NODE_MARK, NODE_TIMEOUT, run_second
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.payload import iso_second, ruby_second
-from forkresque.protocol.registry import Lease, Owner, suspect_field
+from forkresque.protocol.registry import Lease, Owner, name_of, suspect_field
 from forkresque.protocol.script import Call
 from forkresque.queue import Queue
 from tests.support.connections import Over
@@ -100,13 +100,13 @@ def test_workers_are_shown_with_their_queues_however_they_are_called(
     queue: Queue, redis: Redis
 ) -> None:
     assert queue.workers() == {"host:7": "high,low"}
-    redis.sadd(KEYS.workers(), NODE, "one", "one:2", "one:3:", "a:b:c:d", b"h:1:\xff", "")
+    redis.sadd(KEYS.workers(), NODE, "one", "name:q", "one:3:", "a:b:c:d", b"h:1:\xff", "")
 
     assert queue.workers() == {
         "host:7": "high,low",
         NODE_NAME: "high,a:b",
         "one": None,
-        "one:2": None,
+        "name": "q",  # as node has it, whose workers may have any name
         "one:3": None,
         "a:b": "c:d",
         "h:1": "\udcff",
@@ -150,6 +150,16 @@ def test_a_record_that_cannot_be_read_is_shown_as_such(
 
     assert shown == queue.working_on(NODE_NAME, "high,a:b")
     assert shown == {"worker": NODE_NAME, "queue": "", "run_at": "", "payload": UNREADABLE}
+
+
+def test_of_two_with_one_name_the_busy_one_is_shown(queue: Queue, redis: Redis) -> None:
+    """A worker of node for all queues changes its id, and may leave an old one behind."""
+    redis.sadd(KEYS.workers(), "host:9:a", "host:9:b", "host:9:c")
+    redis.set(KEYS.worker("host:9:b"), ruby_record())
+
+    shown = queue.all_working_on()
+
+    assert shown["host:9"] == json.loads(ruby_record())
 
 
 def test_a_record_of_another_type_counts_as_none(queue: Queue, redis: Redis) -> None:
@@ -439,6 +449,44 @@ def test_only_those_that_are_busy_for_too_long_are_removed(queue: Queue, redis: 
     assert entry["worker"] == NODE_NAME
     assert queue.workers() == {"host:7": "high,low", "idle:1": "q"}
     assert queue.stats() == {"failed": 2}
+
+
+def test_workers_of_node_are_old_by_their_pings_as_well(queue: Queue, redis: Redis) -> None:
+    now = int(redis.time()[0])
+    pings = {
+        "silent:1:q": b'{"time":%d}' % (now - 100),
+        "named:q": b'{"time":%d.5}' % (now - 100),
+        "fresh:2:q": b'{"time":%d}' % (now - 10),
+        "odd:3:q": b'{"time":true}',
+        "odd:4:q": b'{"time":"1"}',
+        "odd:5:q": b"[]",
+        "odd:6:q": b"{bad",
+    }
+    redis.sadd(KEYS.workers(), *pings)
+    for worker, ping in pings.items():
+        redis.set(KEYS.ping(name_of(worker)), ping)
+    redis.set(KEYS.worker("odd:6:q"), "no JSON")
+    redis.set(KEYS.ping("host:7"), b'{"time":1}')  # ours is judged by its lease
+
+    assert queue.clean_old_workers(50) == {}
+
+    assert sorted(queue.workers()) == ["fresh:2", "host:7", "odd:3", "odd:4", "odd:5", "odd:6"]
+    assert queue.stats() == {}
+    assert not redis.exists(KEYS.ping("silent:1"), KEYS.ping("named"))
+
+
+def test_one_that_cannot_be_cleaned_does_not_keep_the_others(
+    world: World, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.push(RAW)
+    world.claimed()
+    world.redis.set(KEYS.slot("host:7:high,low"), "what no worker has written")
+    world.redis.set(KEYS.worker("host:7:high,low"), ruby_record("2020-01-01T00:00:00Z"))
+    ruby_worker(world.redis, ruby_record("2020-01-01T00:00:00Z"))
+
+    assert list(queue.clean_old_workers(50)) == [RUBY_NAME]
+
+    assert "worker=host:7:high,low is not cleaned" in caplog.text
 
 
 def test_who_does_not_say_since_when_is_passed_over(queue: Queue, redis: Redis) -> None:
