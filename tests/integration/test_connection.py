@@ -127,7 +127,8 @@ def test_what_was_pushed_with_an_answer_rings_though_the_socket_is_silent(
         one_redis.set("watched", "changed")
         link.command("PING")  # the push comes before the answer, in the same stream
 
-        readable, _, _ = select.select([link.fileno()], [], [], 0)
+        assert link.socket is not None
+        readable, _, _ = select.select([link.socket], [], [], 0)
         assert not readable
         assert link.ringing
         assert link.pushed() == {b"watched"}
