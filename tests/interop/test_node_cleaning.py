@@ -34,6 +34,7 @@ def dead_worker(start: Starter, site: Site) -> tuple[str, bytes]:
     for process in master.left():
         process.kill()
     master.wait()
+    wait_until(lambda: not master.left(), "their end")  # till then they may take what is released
     return wid.decode().rsplit(":", 1)[0], encode_job("math", "gate", [MARK])
 
 
