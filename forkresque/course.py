@@ -21,6 +21,7 @@ class Course:
         self._guard = threading.Lock()
         self._runner: threading.Thread | None = None
         self._pid = os.getpid()
+        self.helper: threading.Thread | None = None  # which the run ends, and waits for
         self._over = threading.Event()
         self._error: BaseException | None = None
 
@@ -28,11 +29,6 @@ class Course:
     def begun(self) -> bool:
         """Return whether it was told to run, or to end before that."""
         return self._runner is not None or self._over.is_set()
-
-    @property
-    def over(self) -> bool:
-        """Return whether it has ended."""
-        return self._over.is_set()
 
     def run(self) -> None:
         """Run in this thread. Raises ConfigError for a second run."""
@@ -47,19 +43,25 @@ class Course:
         thread = threading.Thread(target=self._run_apart, name=f"worker {self._name}", daemon=True)
         self._engage(thread)
         atexit.register(self._at_exit)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # there may be no more threads
+            atexit.unregister(self._at_exit)
+            self._runner = None
+            raise
 
     def end(self, timeout: float | None) -> bool:
         """Stop, and wait; return whether it was over within `timeout` seconds.
 
-        The thread that runs cannot wait for itself: there the answer is False, at once. Raises
-        what ended a run in its own thread.
+        The thread that runs cannot wait for itself, nor one that it waits for (see `helper`), nor a
+        forked copy for the original: there the answer is False, at once. Raises what ended a run
+        in its own thread.
         """
         self._stop()
         with self._guard:
             if self._runner is None:
                 self._over.set()
-        if self._runner is threading.current_thread():
+        if threading.current_thread() in (self._runner, self.helper) or os.getpid() != self._pid:
             return False
         over = self._over.wait(timeout)
         error, self._error = self._error, None
@@ -67,7 +69,16 @@ class Course:
             raise error
         return over
 
+    def check_process(self) -> None:
+        """Raise ConfigError in a forked copy, which shares the worker's id with the original."""
+        if os.getpid() != self._pid:
+            raise ConfigError(
+                f"worker {self._name} was made in process {self._pid}, this is {os.getpid()}",
+                hint="make the worker in the process that runs it",
+            )
+
     def _engage(self, thread: threading.Thread) -> None:
+        self.check_process()
         with self._guard:
             if self.begun:
                 state = "has ended" if self._over.is_set() else "runs already"

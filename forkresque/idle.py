@@ -132,6 +132,9 @@ class Alone:
         """Return whether a job may be claimed."""
         return not self.leaving
 
+    def __del__(self) -> None:
+        self.close()  # of a worker that has never run
+
     def stop(self) -> None:
         """Have the worker finish its job in hand and leave. May be called by a signal handler."""
         self.leaving = True

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from secrets import token_hex
 
-from forkresque.errors import RedisRefused, RedisUnavailable, UnknownJob
-from forkresque.jobs import Definition, close_loop
+from forkresque.errors import JobAborted, JobTimeout, RedisRefused, RedisUnavailable, UnknownJob
+from forkresque.jobs import Definition
 from forkresque.plugins.base import Performance
 from forkresque.plugins.hooks import Begun, Hooks
-from forkresque.producer import Producer
+from forkresque.producer import Producer, listed
 from forkresque.protocol.connection import Caller
 from forkresque.protocol.keys import Keys, to_text
 from forkresque.protocol.locks import keep_lock, take_lock
@@ -38,7 +38,7 @@ class Inline:
         self._worker = worker
         self._queue = queue
 
-    def perform(self, name: str, args: Sequence[object]) -> object:
+    def perform(self, name: str, arguments: object) -> object:
         """Return what the job returns, None if a plugin does not let it pass.
 
         Raises UnknownJob, InvalidArgs, and what the job raises unless a plugin clears it.
@@ -46,13 +46,11 @@ class Inline:
         definition = self._jobs.get(name)
         if definition is None:
             raise UnknownJob(f"no job is registered under the name {name!r}")
+        args = listed(arguments)
         definition.check(args)
-        try:
-            if definition.hooks is None:
-                return definition.run(args)
-            return self._within(definition.hooks, definition, args)
-        finally:
-            close_loop()
+        if definition.hooks is None:
+            return definition.run(args)
+        return self._within(definition.hooks, definition, args)
 
     def _within(self, wanted: Hooks, definition: Definition, args: Sequence[object]) -> object:
         queue = self._queue()
@@ -82,7 +80,7 @@ def _ended(begun: Begun, run: Callable[[], object]) -> object:
         if not begun.before():
             return None
         context.worker.result = begun.perform(run)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, JobTimeout, JobAborted):
         raise  # it is meant for who waits for the result
     except BaseException as error:  # noqa: BLE001 - raised below, unless a plugin clears it
         context.error = error
@@ -105,10 +103,11 @@ class _NoSlot:
         if lock in self._locks:
             return True
         value = b"%d.%b" % (int(self._now()) + seconds + 1, token_hex(12).encode())
-        if not take_lock(self._redis, self._keys, lock, value, seconds):
-            return False
-        self._locks[lock] = value
-        return True
+        self._locks[lock] = value  # before the question: its answer may get lost
+        if take_lock(self._redis, self._keys, lock, value, seconds):
+            return True
+        del self._locks[lock]
+        return False
 
     def free(self) -> None:
         """Free the locks that still are ours. One that cannot be freed ends by itself."""

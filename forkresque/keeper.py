@@ -48,13 +48,13 @@ class LeaseKeeper:
         self._lease = lease
         self._events = events
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self.thread.start()
 
     def stop(self) -> None:
         """Renew no more, and give the lease up if nothing depends on it."""
         self._stopped.set()
-        self._thread.join()
+        self.thread.join()
         with contextlib.suppress(RedisUnavailable, RedisRefused):
             if not self._registry.kids(self._lease.master):
                 self._registry.forget_master(self._lease.master)

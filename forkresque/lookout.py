@@ -102,8 +102,8 @@ class Lookout:
             self._attempt(lambda: self._neighbours.look(now))
         if self._retry is not None:
             retry = self._retry
-            while not until() and self._attempt(lambda: retry(_STUCK)) == _STUCK:
-                pass  # there may be more
+            if not until() and self._attempt(lambda: retry(_STUCK)) == _STUCK:
+                self._visit_at = now  # there may be more, but what is due comes first
 
     def has_news(self) -> bool:
         """Return whether something has changed of what the last look has read."""

@@ -23,8 +23,8 @@ class Names:
     def take(self, name: str, holder: object, *, host: str) -> str:
         """Return the host part of `name`, which is the holder's from now on, while that lives.
 
-        Without a name it is `host`, and for the second worker of a process `host-2`. Raises
-        ConfigError.
+        Without a name it is `host`, and for the second worker of a process `host_2`, which
+        no host is called. Raises ConfigError.
         """
         with self._guard:
             if not name:
@@ -34,7 +34,7 @@ class Names:
                 if name in self._holders:
                     raise ConfigError(
                         f"another worker of this process is called {name!r}",
-                        hint=f"call this one {_named(host + '-2')!r}, or end the other one",
+                        hint=f"call this one {_named(host + '_2')!r}, or end the other one",
                     )
             self._holders[_named(host)] = holder
         return host
@@ -47,7 +47,7 @@ class Names:
 
 def _numbered(host: str) -> Iterator[str]:
     yield host
-    yield from (f"{host}-{number}" for number in count(2))
+    yield from (f"{host}_{number}" for number in count(2))
 
 
 def _named(host: str) -> str:

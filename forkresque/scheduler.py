@@ -73,6 +73,8 @@ class Scheduler(Observable):
         self._is_ending = False
         self._is_finishing = False
         self._ended = threading.Event()
+        self._looker: threading.Thread | None = None  # who looks now
+        self._pid = os.getpid()
 
     @property
     def leader(self) -> bool:
@@ -82,7 +84,7 @@ class Scheduler(Observable):
         `if scheduler.leader` is done by one. It is False as soon as the lead is known to be lost,
         when Redis could not be asked for `leader_lock_timeout`, and from `end` on.
         """
-        return self._lookout.leads and not self._is_ending
+        return self._lookout.leads and not self._is_ending and os.getpid() == self._pid
 
     @property
     def token(self) -> str:
@@ -109,14 +111,15 @@ class Scheduler(Observable):
         Returns how many jobs were promoted. It need not have been started. Trouble is logged and
         told by `error`, never raised. Does nothing after the end, nor when a listener asks for it.
         """
+        self._check_process()
         with self._lock:
             if self._is_looking or self._is_finishing:
                 return 0
-            self._is_looking = True
+            self._is_looking, self._looker = True, threading.current_thread()
             try:
                 return self._lookout.look(until=lambda: self._is_ending)
             finally:
-                self._is_looking = False
+                self._is_looking, self._looker = False, None
                 if self._is_ending and self._runner is None:
                     self._finish()
 
@@ -125,6 +128,7 @@ class Scheduler(Observable):
 
         Raises ConfigError for one that runs already.
         """
+        self._check_process()
         thread = threading.current_thread()
         if self._runner is not thread:
             if self._is_ending:
@@ -143,13 +147,27 @@ class Scheduler(Observable):
 
     def start(self) -> None:
         """Run in a thread. Raises ConfigError for one that runs already, or has ended."""
+        self._check_process()
         if self._is_ending:
             raise ConfigError("this scheduler has ended", hint="make another one")
         thread = threading.Thread(target=self.run, name="scheduler", daemon=True)
         self._engage(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # there may be no more threads
+            self._runner = None
+            raise
+
+    def _check_process(self) -> None:
+        """Raise ConfigError in a forked copy: it would take the original's lead for its own."""
+        if os.getpid() != self._pid:
+            raise ConfigError(
+                f"this scheduler was made in process {self._pid}, this is {os.getpid()}",
+                hint="make the scheduler in the process that runs it",
+            )
 
     def _engage(self, thread: threading.Thread) -> None:
+        self._check_process()
         with self._lock:
             if self._runner is not None:
                 raise ConfigError("this scheduler runs already", hint="make another one")
@@ -175,6 +193,8 @@ class Scheduler(Observable):
         it: there the answer is False, and the end comes with that of the look.
         """
         patience = None if timeout is None else max(0.0, seconds(timeout))
+        if os.getpid() != self._pid:
+            return False  # a forked copy has nothing to end
         self._is_ending = True
         if self._station is not None:
             self._station.stop()
@@ -182,6 +202,8 @@ class Scheduler(Observable):
         if runner is threading.current_thread():
             return False
         if runner is not None:
+            if self._looker is threading.current_thread():
+                return False  # the thread that runs waits for this look
             return self._ended.wait(patience)
         if not self._lock.acquire(timeout=-1 if patience is None else patience):
             return False

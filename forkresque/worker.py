@@ -217,15 +217,16 @@ class Worker(Observable):
             self._close()
         return self._course.end(patience)
 
-    def perform_inline(self, name: str, args: Sequence[object] = ()) -> object:
+    def perform_inline(self, name: str, args: object = ()) -> object:
         """Perform a job here and now within its hooks, without Redis but for what those ask of it.
 
         Returns its result, None if a plugin does not let it pass. Raises what the job raises unless
         a plugin clears it, UnknownJob, InvalidArgs, and ConfigError on a worker that has begun.
         """
+        self._course.check_process()
         if self._course.begun:
             raise ConfigError(
-                f"worker {self.name} was started, and performs what is on its queues",
+                f"worker {self.name} was started or has ended, and performs nothing inline",
                 hint="make another one to perform a job inline",
             )
         worker = str(self._post.worker)
@@ -238,8 +239,12 @@ class Worker(Observable):
             self._seat.take(Role.WORKER, time.monotonic_ns())
             self._seat.pid = self._pid
             warn_of_limits(self._post.worker, self._jobs.values())
-            keeper = LeaseKeeper(self.connection, self._post.worker, self._post.lease, self.events)
         try:
+            if self._alone is not None:
+                keeper = LeaseKeeper(
+                    self.connection, self._post.worker, self._post.lease, self.events
+                )
+                self._course.helper = keeper.thread
             self._patience.ask(self._enrolment.register)
             self.events.emit("start", self._now())
             with closing(Aftermath(self._link.parts(), footing=self._station.footing)) as aftermath:
@@ -254,12 +259,12 @@ class Worker(Observable):
             if keeper is not None:
                 keeper.stop()
             self._close()
+            close_loop()
             self.events.emit("end", self._now())
 
     def _close(self) -> None:
         if self._alone is not None:
             self._alone.close()
-        close_loop()
         self._link.close()
         if "_queue" in self.__dict__:
             self._queue.store.client.close()

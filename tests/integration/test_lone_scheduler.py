@@ -358,7 +358,11 @@ def test_stuck_jobs_are_put_back_when_that_is_wanted(
     assert one_redis.llen(KEYS.failed()) == 251  # nobody has asked for it
     one_redis.delete(*scheduler_locks())
 
-    new(stuck_worker_timeout=silence, retry_stuck_jobs=True).it.poll()
+    scheduler = new(stuck_worker_timeout=silence, retry_stuck_jobs=True).it
+    scheduler.poll()
+    assert queued(one_redis) == raws[:100]  # what is due comes before the rest of them
+    scheduler.poll()
+    scheduler.poll()
     assert queued(one_redis) == raws
     assert one_redis.lrange(KEYS.failed(), 0, -1) == [b"junk"]
 

@@ -401,3 +401,39 @@ def test_a_job_on_any_queue_wakes_an_idle_worker(site: Site, one_redis: Redis, o
 def test_what_is_no_order_is_refused(site: Site) -> None:
     with pytest.raises(ConfigError, match="order must be 'strict', 'round_robin' or weights"):
         site.worker(order="random")
+
+
+# -- where it cannot work ----------------------------------------------------------------------
+
+
+def test_a_forked_copy_of_a_worker_or_a_scheduler_is_told_to_make_its_own(
+    one_server: Server,
+) -> None:
+    """It would share the original's id, its slot and its lead."""
+    source = """
+import os, sys
+from forkresque import ConfigError, Scheduler, Worker
+
+worker, scheduler = Worker(sys.argv[1], {"a": lambda: 1}), Scheduler(sys.argv[1])
+assert scheduler.poll() == 0 and scheduler.leader
+if os.fork() == 0:
+    told = [scheduler.leader, worker.end(1), scheduler.end(1)]
+    for call in (worker.run, worker.start, scheduler.run, scheduler.start, scheduler.poll):
+        try:
+            call()
+        except ConfigError as error:
+            told.append("was made in process" in str(error))
+    print(*told, flush=True)
+    os._exit(0)
+os.wait()
+assert scheduler.end()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", source, one_server.url],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+
+    assert done.stdout.split() == ["False"] * 3 + ["True"] * 5

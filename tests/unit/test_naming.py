@@ -19,7 +19,7 @@ def test_the_workers_of_a_process_are_numbered_in_front() -> None:
 
     hosts = [names.take("", holder, host="h") for holder in holders]
 
-    assert hosts == ["h", "h-2", "h-3"]
+    assert hosts == ["h", "h_2", "h_3"]
 
 
 def test_a_name_is_free_when_its_worker_has_ended_or_is_gone() -> None:
@@ -41,7 +41,7 @@ def test_a_name_that_is_taken_is_refused() -> None:
     with pytest.raises(ConfigError, match=f"another worker .* is called 'a:{PID}'") as refusal:
         names.take(f"a:{PID}", Holder(), host="h")
 
-    assert refusal.value.hint == f"call this one 'a-2:{PID}', or end the other one"
+    assert refusal.value.hint == f"call this one 'a_2:{PID}', or end the other one"
 
 
 @pytest.mark.parametrize("name", ["mail", ":PID", "::1:PID", "a b:PID", "a\n:PID", "a:PID:q", "a:"])
