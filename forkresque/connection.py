@@ -87,6 +87,11 @@ class Connection:
             return cls(given)
         if isinstance(given, Mapping):
             return cls(**_spelt(given))
+        if given is None:
+            raise ConfigError(
+                "a connection must say where Redis is, got None",
+                hint="give a URL, keywords or a client; is a variable not set?",
+            )
         return cls(redis=given)
 
     def within(self, timeout: float) -> "Connection":

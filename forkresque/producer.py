@@ -33,6 +33,7 @@ from forkresque.protocol.script import Call, Scalar
 from forkresque.protocol.spellings import Sought
 from forkresque.protocol.store import Ack, Request, Requests, Store
 
+_LAST_MOMENT = 253_402_300_799  # the end of the year 9999, which no count of milliseconds is below
 ENQUEUE_TIMEOUT = 5.0  # seconds for which an enqueue is tried again before it raises
 
 T = TypeVar("T")
@@ -42,9 +43,9 @@ Moment = float | datetime
 
 def seconds(duration: Duration) -> float:
     """Return a length of time in seconds. Raises InvalidArgs for one that is not finite."""
-    value = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+    value = duration.total_seconds() if isinstance(duration, timedelta) else _number(duration)
     if not math.isfinite(value):
-        raise InvalidArgs(f"a duration must be finite, got {duration!r}")
+        raise InvalidArgs(f"a duration must be finite seconds or a timedelta, got {duration!r}")
     return value
 
 
@@ -57,10 +58,21 @@ def epoch(moment: Moment) -> float:
                 hint="use datetime(..., tzinfo=timezone.utc) or epoch seconds",
             )
         return moment.timestamp()
-    value = float(moment)
-    if not math.isfinite(value) or value < 0:
-        raise InvalidArgs(f"a moment must be finite and not before 1970, got {moment!r}")
+    value = _number(moment)
+    if not 0 <= value <= _LAST_MOMENT:
+        raise InvalidArgs(
+            f"a moment must be epoch seconds from 0 to {_LAST_MOMENT}, got {moment!r}",
+            hint="seconds, not milliseconds, or a datetime with a zone",
+        )
     return value
+
+
+def _number(given: object) -> float:
+    """Return a number, also of a text; NaN for what is none."""
+    try:
+        return float(given)  # type: ignore[arg-type]  # whatever a caller gave
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def listed(args: object) -> list[Any] | tuple[Any, ...]:

@@ -79,7 +79,8 @@ class Queue(Producer):
     def delete(self, queue: str, name: str, args: object = (), count: int = 0) -> int:
         """Delete jobs equal to this one from `queue`; return how many there were. node's `del`.
 
-        At most `count`, those nearest to the head, or to the tail if it is negative; 0 for all.
+        At most `count`, those nearest to the head, or to the tail if it is negative, node's and
+        Ruby's own spellings before any other; 0 for all.
         Equal are a job's name and arguments in whichever spelling, Ruby's among them, and its queue
         if it names one. To find all, or more than node's and Ruby's own spellings, costs a look at
         the whole queue.
@@ -93,6 +94,8 @@ class Queue(Producer):
 
         Unlike node-resque this leaves equal jobs outside of that stretch alone.
         """
+        if not name:  # it would fit whatever cannot be read
+            raise InvalidArgs("a job needs a name, got an empty one")
         gone = self._backlog.delete_named(queue, name, start, stop)
         self._tell_of_deleted(queue, gone)
         return gone.total()
@@ -131,6 +134,7 @@ class Queue(Producer):
     def scheduled_at(self, queue: str, name: str, args: object = ()) -> list[int]:
         """Return the epoch seconds at which jobs equal to this one are due, sorted.
 
+        Those in a spelling of their own are looked for only when there is none in node's or Ruby's.
         See `delete` for what is equal. If there are none in node's or Ruby's own spelling, this
         costs a look at all delayed jobs.
         """

@@ -4,6 +4,7 @@ A plugin is made once for a job's definition, and is told of each job by a conte
 nothing of a job in itself, and two threads may be in it at once.
 """
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -13,6 +14,8 @@ from forkresque.errors import ConfigError
 from forkresque.protocol.canonical import decode
 from forkresque.protocol.connection import Caller
 from forkresque.protocol.keys import Keys
+
+log = logging.getLogger("forkresque.plugins")
 
 
 class Enqueuer(Protocol):
@@ -76,9 +79,12 @@ class Context:
         self._settled.append(call)
 
     def enqueued(self, *, stored: bool) -> None:
-        """Tell those who wait for it."""
+        """Tell those who wait for it. What they raise is logged: it is no news of the job."""
         for call in self._settled:
-            call(stored)
+            try:
+                call(stored)
+            except Exception:
+                log.exception("job=%s a plugin failed after the job was sent", self.name)
 
 
 class Plugin:

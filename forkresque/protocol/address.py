@@ -45,8 +45,9 @@ _HINT = (
 
 def masked(url: str) -> str:
     """Return `url` without any password, for messages."""
-    url = re.sub(r"^(\w+://[^:@/?#]*:).*@", r"\1***@", url)  # up to the last @: one may be within
-    return re.sub(r"([?&][^=&#]*password=)[^&#]*", r"\1***", url)
+    # Up to the last @: one may be within.
+    url = re.sub(r"(?s)^([^:/?#]*://[^:@/?#]*:).*@", r"\1***@", url)
+    return re.sub(r"(?s)([?&][^=&#]*password=)[^&#]*", r"\1***", url)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,9 +61,9 @@ class Cleaner:
         or not. Ours that live are passed over, and so is an unreadable beginning.
         """
         before, entries = self._clock.look() - age, {}
-        for worker, record in self._older(before):
+        for worker, record, sign in self._older(before):
             try:
-                entry = self._once(worker, record)
+                entry = self._once(worker, record, sign)
             except (InvalidArgs, BadKey) as reason:  # one of ours lives, or it cannot be done
                 log.warning("worker=%s is not cleaned: %s", worker, reason)
                 continue
@@ -71,14 +71,19 @@ class Cleaner:
                 entries[name_of(worker)] = entry
         return entries
 
-    def _older(self, moment: float) -> Iterator[tuple[str, bytes | None]]:
-        """Yield who has begun its job, or has last pinged, before `moment`, with its record."""
+    def _older(self, moment: float) -> Iterator[tuple[str, bytes | None, bytes]]:
+        """Yield who has begun its job, or has last pinged, before `moment`.
+
+        With its record, and with its ping if that was the reason.
+        """
         pings = self._registry.foreign_signs()
         for worker, record in self._registry.workers():
             began = run_second(record) if record else None
             pinged = ping_second(pings[worker].ping) if worker in pings else None
-            if any(second is not None and second < moment for second in (began, pinged)):
-                yield worker, record
+            if began is not None and began < moment:
+                yield worker, record, b""
+            elif pinged is not None and pinged < moment:
+                yield worker, record, pings[worker].ping
 
     def _force(self, worker: str, record: bytes | None) -> bytes:
         for _ in range(_TRIES):
@@ -91,10 +96,10 @@ class Cleaner:
             hint="it lives; stop its process first",
         )
 
-    def _once(self, worker: str, record: bytes | None) -> bytes | None:
+    def _once(self, worker: str, record: bytes | None, sign: bytes = b"") -> bytes | None:
         """Remove a worker that performs `record`; return the failure record, or nothing.
 
-        None when it does something else by now; it is left alone then.
+        None when it does something else by now, or has pinged since `sign`; it is left alone then.
         """
         held = self._registry.held(worker)
         if held.owner:
@@ -103,7 +108,7 @@ class Cleaner:
         if record:
             now, name = self._clock.look(), name_of(worker)
             entry = cleaning_entry(record, name, host=self._host, failed_at=now)
-        return entry if self.remove(worker, record or b"", entry) else None
+        return entry if self.remove(worker, record or b"", entry, sign=sign) else None
 
     def _recover(self, held: Held) -> bytes | None:
         """Bring back the job of a lost worker of ours, of which the slot tells, not the record."""
@@ -119,8 +124,8 @@ class Cleaner:
             return None
         return verdict.entry if result in (Recovery.FAILED, Recovery.POISON) else b""
 
-    def remove(self, worker: str, seen: bytes, entry: bytes) -> bool:
-        """Remove a worker that is none of ours, if its record is still `seen`.
+    def remove(self, worker: str, seen: bytes, entry: bytes, *, sign: bytes = b"") -> bool:
+        """Remove a worker that is none of ours, if its record is still `seen`, and its ping `sign`.
 
         `entry` is the failure record of its job, empty without one. See lua/force_clean.lua.
         """
@@ -141,6 +146,7 @@ class Cleaner:
                 **keys.failing(parse_failure(entry).queue),
                 worker=worker,
                 seen=seen,
+                sign=sign,
                 entry=entry,
             )
         )

@@ -60,8 +60,9 @@ class Nodes:
         """Ask another one first next time."""
         if self._owner == place:
             self._owner = None
-        if self.known[0] == place:
-            self.known = [*self.known[1:], place]
+        known = self.known  # two threads may be here at once
+        if known[0] == place:
+            self.known = [*known[1:], place]
 
 
 class OwnerConnection(redis.Connection):

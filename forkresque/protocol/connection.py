@@ -24,6 +24,7 @@ from forkresque.protocol.script import Call, Scalar, pack
 from forkresque.protocol.trouble import TROUBLE, is_busy, translated
 
 SOCKET_TIMEOUT = 5.0
+_UNLIMITED = 2**31  # connections of a pool: who has many threads asks by them all
 _KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 4, 5, 6  # Linux: TCP_KEEPIDLE and so on
 
 _PARTS = ("connect", "disconnect", "send_packed_command", "read_response", "can_read")
@@ -74,7 +75,8 @@ class Target:
                 },
             }
         with refusing(self.address.place):
-            pool = redis.ConnectionPool(**(settings | dict(self.address.settings)))
+            settings |= dict(self.address.settings)
+            pool = redis.ConnectionPool(**settings, max_connections=_UNLIMITED)
             pool.connection_class(**pool.connection_kwargs)
         return pool
 

@@ -37,6 +37,8 @@ def encode_job(
     """
     if not isinstance(args, list | tuple):
         raise InvalidArgs(f"args must be a list or a tuple, got {type(args).__name__}")
+    if not isinstance(name, str):
+        raise InvalidArgs(f"a job's name must be a string, got {name!r}")
     # One level less, because `parse` counts the object around them.
     listed = encode(args, name="args", allow_bigint=allow_bigint, levels=MAX_LEVELS - 1)
     return b"%b%b}" % (_job_head(queue, name), listed)

@@ -61,7 +61,8 @@ class Sentinels:
 
     def distrust(self) -> None:
         """Ask another one first next time: a sentinel can be behind, for a minute and more."""
-        self.places = [*self.places[1:], *self.places[:1]]
+        places = self.places  # two threads may be here at once
+        self.places = [*places[1:], *places[:1]]
 
     def _ask(self, host: str, port: int) -> list[bytes] | None:
         connection: Any = self._kind(host=host, port=port, **self._settings)

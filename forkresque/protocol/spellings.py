@@ -23,8 +23,8 @@ class Sought:
     """
 
     def __init__(self, queue: str, name: str, args: list[Any] | tuple[Any, ...]) -> None:
-        if not name:
-            raise InvalidArgs("a job needs a name, got an empty one")
+        if not isinstance(name, str) or not name:
+            raise InvalidArgs(f"a job's name must be a string that is not empty, got {name!r}")
         plain = encode(args, name="args", allow_bigint=True, levels=MAX_LEVELS - 1)
         self.queue = queue
         self.name = name

@@ -615,3 +615,14 @@ def test_schedules_of_ruby_are_shown_decoded(
         "schedule=broken is no JSON object and is left out",
         "schedule=odd is no JSON object and is left out",
     ]
+
+
+def test_who_has_pinged_since_it_was_looked_at_is_not_removed(queue: Queue, redis: Redis) -> None:
+    cleaner = queue._cleaner
+    redis.sadd(KEYS.workers(), NODE)
+    redis.set(KEYS.ping(NODE_NAME), b"new")
+
+    assert cleaner.remove(NODE, b"", b"", sign=b"old") is False
+    assert redis.sismember(KEYS.workers(), NODE)
+    assert cleaner.remove(NODE, b"", b"", sign=b"new") is True
+    assert not redis.sismember(KEYS.workers(), NODE)

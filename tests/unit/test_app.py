@@ -8,6 +8,7 @@ from typing import Any, assert_type
 import pytest
 
 from forkresque import ConfigError, Forkresque, InvalidArgs, Job, OnCrash, UnknownJob
+from forkresque.producer import epoch, seconds
 
 
 @pytest.fixture
@@ -410,3 +411,18 @@ def test_a_namespace_of_the_command_line_leaves_the_keywords() -> None:
 def test_keywords_that_cannot_be_used_are_refused_at_once(keywords: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         Forkresque(**keywords)
+
+
+@pytest.mark.parametrize(
+    "moment", [1_795_487_751_000, 1e300, -1, float("nan"), "tomorrow", None, [1]]
+)
+def test_what_is_no_moment_is_refused_with_a_hint_about_seconds(moment: Any) -> None:
+    with pytest.raises(InvalidArgs, match="a moment must be epoch seconds") as refusal:
+        epoch(moment)
+    assert "not milliseconds" in str(refusal.value.hint)
+
+
+@pytest.mark.parametrize("duration", [float("inf"), "soon", None])
+def test_what_is_no_duration_is_refused(duration: Any) -> None:
+    with pytest.raises(InvalidArgs, match="a duration must be finite seconds"):
+        seconds(duration)
