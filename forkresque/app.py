@@ -113,6 +113,11 @@ class Forkresque:
         allow_bigint: bool = False,
         **keywords: Any,
     ) -> None:
+        if url is not None and not isinstance(url, str):
+            raise ConfigError(
+                f"Forkresque takes a URL, got {type(url).__qualname__}",
+                hint="give the keywords of a Connection: Forkresque(host=…, redis=…)",
+            )
         named = None if namespace is None else Connection(namespace=namespace).keys.namespace
         given = {
             "redis": url,

@@ -15,6 +15,7 @@ from forkresque.errors import ConfigError
 from forkresque.protocol.address import OPTIONS, SENTINEL_OPTIONS, WHERE, Address
 from forkresque.protocol.connection import SOCKET_TIMEOUT, Client, Link, Target
 from forkresque.protocol.keys import Keys, to_bytes, to_text
+from forkresque.protocol.locks import scan
 from forkresque.protocol.store import check_server
 
 DEFAULT_URL = "redis://localhost:6379/0"
@@ -145,12 +146,7 @@ class Connection:
 
     def _scan(self, pattern: bytes, count: int) -> Iterator[bytes]:
         self._scanner = self._scanner or self.client()
-        cursor: bytes | int = 0
-        while True:
-            cursor, found = self._scanner.command("SCAN", cursor, "MATCH", pattern, "COUNT", count)
-            yield from found
-            if not int(cursor):
-                return
+        return scan(self._scanner, self.keys, pattern, count)
 
     def __repr__(self) -> str:
         return f"<Connection {self.place} namespace {self.keys.namespace!r}>"

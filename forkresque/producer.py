@@ -198,7 +198,7 @@ class Producer:
         begun = None if request_id is None else _parsed(request_id)
         first = begun or Requests().next()
         parts = portions(jobs, encode=self._payload, hooked=lambda name: bool(self._hooks(name)))
-        done = stored = 0
+        number = done = stored = 0
         try:
             for number, portion in enumerate(parts, start=1):
                 if number >= first.sequence:
@@ -208,6 +208,12 @@ class Producer:
         except ForkresqueError as error:
             error.add_note(f"the first {done} jobs of this bulk were done before")
             raise
+        if begun is not None and number < begun.sequence:
+            raise InvalidArgs(
+                f"{request_id} asks for portion {begun.sequence} of a bulk, and these jobs "
+                f"make {number}; nothing was sent",
+                hint="give the very same jobs as before",
+            )
         return stored
 
     # -- asking until there is an answer -----------------------------------------------------

@@ -41,7 +41,9 @@ def all_locks(client: Client, keys: Keys, *, page: int) -> dict[str, str | None]
     None for one that has ended meanwhile or is of another type. Costs a look at all keys of Redis,
     `page` of them a step.
     """
-    found = sorted({key for family in keys.lock_families() for key in scan(client, family, page)})
+    found = sorted(
+        {key for family in keys.lock_families() for key in scan(client, keys, family, page)}
+    )
     values: list[object] = []
     for at in range(0, len(found), page):
         values += client.attempts(*(("GET", key) for key in found[at : at + page]))
@@ -75,11 +77,16 @@ def _renewed(caller: Caller, locks: bytes, seconds: int) -> int:
     return int(caller.call(call))
 
 
-def scan(client: Client, pattern: bytes, page: int) -> Iterator[bytes]:
-    """Yield the keys that match, some perhaps twice. Looks at all keys, `page` of them a step."""
+def scan(client: Client, keys: Keys, pattern: bytes, page: int) -> Iterator[bytes]:
+    """Yield the keys that match, some perhaps twice. Looks at all keys, `page` of them a step.
+
+    SCAN names no key, so a node of a Cluster that was the owner of ours would answer it still:
+    asked for a key beside it, that node says where the owner is.
+    """
     cursor: bytes | int = 0
     while True:
-        cursor, found = client.command("SCAN", cursor, "MATCH", pattern, "COUNT", page)
+        look = ("SCAN", cursor, "MATCH", pattern, "COUNT", page)
+        _, (cursor, found) = client.commands(("EXISTS", keys.queues()), look)
         yield from found
         if not int(cursor):
             return

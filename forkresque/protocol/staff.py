@@ -66,7 +66,7 @@ class Staff:
 
         What is no number counts 0. Costs a look at all keys of Redis, `page` of them a step.
         """
-        found = sorted(set(scan(self._client, self._keys.stat_family(), page)))
+        found = sorted(set(scan(self._client, self._keys, self._keys.stat_family(), page)))
         values: list[object] = []
         for at in range(0, len(found), page):
             values += self._client.attempts(*(("GET", key) for key in found[at : at + page]))

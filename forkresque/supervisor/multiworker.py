@@ -75,6 +75,11 @@ class MultiWorker(Observable):
         order: Order | Mapping[str, int] | str | None = None,
         **options: Any,
     ) -> None:
+        if not isinstance(app, Forkresque):
+            raise ConfigError(
+                f"a MultiWorker takes a Forkresque, got {type(app).__qualname__}",
+                hint="app = Forkresque(host=…); app.add_jobs(jobs); MultiWorker(app)",
+            )
         self.events = Emitter(POOL_EVENTS)
         self.exit_code: int | None = None
         self.options = _resolved(

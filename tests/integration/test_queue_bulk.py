@@ -224,3 +224,9 @@ def test_what_cannot_be_sent_says_how_many_jobs_were_done(queue: Queue, redis: R
 def test_what_is_no_request_id_is_refused(queue: Queue, request_id: str) -> None:
     with pytest.raises(InvalidArgs, match="is no request id"):
         queue.bulk(numbered(1), request_id=request_id)
+
+
+def test_other_jobs_than_those_of_the_request_are_refused(queue: Queue) -> None:
+    with pytest.raises(InvalidArgs, match=r"portion 5 of a bulk, and these jobs make 1"):
+        queue.bulk([("q", "x", [1])], request_id="someone:5")
+    assert queue.length("q") == 0

@@ -7,7 +7,15 @@ from typing import Any, assert_type
 
 import pytest
 
-from forkresque import ConfigError, Forkresque, InvalidArgs, Job, OnCrash, UnknownJob
+from forkresque import (
+    ConfigError,
+    Forkresque,
+    InvalidArgs,
+    Job,
+    MultiWorker,
+    OnCrash,
+    UnknownJob,
+)
 from forkresque.producer import epoch, seconds
 
 
@@ -426,3 +434,11 @@ def test_what_is_no_moment_is_refused_with_a_hint_about_seconds(moment: Any) -> 
 def test_what_is_no_duration_is_refused(duration: Any) -> None:
     with pytest.raises(InvalidArgs, match="a duration must be finite seconds"):
         seconds(duration)
+
+
+@pytest.mark.parametrize("given", [{"host": "localhost"}, 6379])
+def test_an_application_of_what_is_no_url_is_refused(given: Any) -> None:
+    with pytest.raises(ConfigError, match=r"takes a URL, got (dict|int)"):
+        Forkresque(given)
+    with pytest.raises(ConfigError, match=r"takes a Forkresque, got (dict|int)"):
+        MultiWorker(given)
