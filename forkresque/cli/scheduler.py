@@ -37,10 +37,10 @@ def scheduler(session: Session, /, *, retry_stuck_jobs: bool, **given: Any) -> N
     logs.set_up(level=interface.log_level, form=interface.log_format)
     options = session.resolve(SupervisorOptions, given)
     with joined(session) as app:
-        look_at_redis(app, required=options.require_redis)
         set_title("scheduler")
         one = _scheduler(app, options, retry_stuck_jobs=retry_stuck_jobs)
         _end_at_signals(one)
+        look_at_redis(app, required=options.require_redis)
         one.run()
 
 

@@ -157,8 +157,15 @@ class Clerk:
             duty.backoff.reset()
             self._note_refusal(duty, refused=False)
             if self._link.asked != asked:
-                self._in_touch()
+                self._had_answer(duty)
         duty.due_at = time.monotonic() + pause
+
+    def _had_answer(self, duty: Duty) -> None:
+        """After a loss of touch only a renewed lease is proof: a replica can be read from."""
+        if duty is self._renewal or self._board.books.reached_ns:
+            self._in_touch()
+        else:
+            self._renewal.due_at = time.monotonic()
 
     def _in_touch(self) -> None:
         books = self._board.books
