@@ -94,6 +94,7 @@ def test_a_killed_worker_of_node_is_removed_by_ours(
         wait_until(lambda: one_redis.scard("resque:workers") == 1, "its registration")
         worker_id: Any = one_redis.smembers("resque:workers").copy().pop()
         name = worker_id.decode().removesuffix(":math")
+        wait_until(lambda: one_redis.exists(f"resque:worker:ping:{name}"), "its first ping")
         os.kill(worker.pid, signal.SIGKILL)
         worker.process.wait()
         payload = {"class": "note", "queue": "math", "args": ["in hand"]}
