@@ -1,15 +1,14 @@
 """A host loses touch with Redis, briefly or for longer than its lease, both ways or one.
 
-It all happens at once, to hosts beside one another, in one story that the tests look back on. A
-short cut costs nothing. After a long one the jobs run again elsewhere, and what their old owner
-says of them later changes nothing.
+One story that the tests look back on: a short cut first, then the long ones all at once, to hosts
+beside one another. A short cut costs nothing. After a long one the jobs run again elsewhere, and
+what their old owner says of them later changes nothing.
 """
 
 import time
 
 from forkresque.protocol.script import load
 from tests.support.hosts import (
-    HostStart,
     Network,
     Run,
     assert_accounted_once,
@@ -30,7 +29,7 @@ from tests.support.waiting import wait_until
 
 SHORT_LEASE, LEASE = 6.0, 30.0
 BOUND = {SHORT_LEASE: 10.0, LEASE: 40.0}  # seconds until the jobs of a cut-off host run elsewhere
-SHORT_CUT = {SHORT_LEASE: 3.0, LEASE: 5.0}  # seconds
+SHORT_CUT = {SHORT_LEASE: 1.0, LEASE: 5.0}  # seconds at least, and until the job has ended
 LONG_CUT = {SHORT_LEASE: 0.0, LEASE: 60.0}  # seconds at least, and until all jobs run again
 SLACK = 15.0  # seconds more than the bound that the story waits before it gives up
 
@@ -72,43 +71,46 @@ class Story:
         await_workers({self.heir: WORKERS["heir"]})
         self.site.redis.script_load(load("settle").source)  # or the first would be asked for it
         self.raws = hand_out(self.site, self.heir, JOBS)
-        self.cut_at = time.monotonic()
 
-    def start(self, name: str) -> HostStart:
-        """Start the master of a host that is to be cut off."""
-        policy = "stop" if name == "strict" else "continue"
-        return self.hosts[name].start(
-            "--on-partition", policy, lease=self.lease, workers=WORKERS[name]
-        )
+    def cut_shortly(self) -> None:
+        """Cut one off, end a job of it, and heal the cut before its lease is over."""
+        cut_at = time.monotonic()
+        self.hosts["short"].cut()
+        self.end_a_job("short")
+        await_moment(cut_at + SHORT_CUT[self.lease])
+        assert audited(self.site) == []
+        self.hosts["short"].heal()
+        self.site.await_processed(1)
+        release(self.site, "short job")
+        self.site.await_processed(2)
 
     def lose_touch(self) -> None:
-        """Cut all, end a job of each, and see that nothing but the deaf host's word arrives."""
-        for name in ("short", "long", "strict"):
+        """Cut the others, end a job of each, and see that only the deaf host's word arrives."""
+        self.cut_at = time.monotonic()
+        for name in ("long", "strict"):
             self.hosts[name].cut()
         self.hosts["mute"].mute()
         self.hosts["deaf"].deafen()
-        for name, start in self.starts.items():
-            release(self.site, f"{name} end", host=name)
-            await_settling(start)
+        for name in ("long", "strict", "mute", "deaf"):
+            self.end_a_job(name)
         before = self.hosts["mute"].received()
         self.site.redis.sadd(KEYS.queues(), "news")  # of which Redis tells every clerk
         wait_until(lambda: self.hosts["mute"].received() > before, "the mute host to hear")
-        self.await_moment(SHORT_CUT[self.lease])
-        assert "settle" in self.starts["deaf"].phases()
-        assert [(one.event, one.host) for one in audited(self.site)] == [("DONE", "deaf")]
-
-    def heal_the_short_cut(self) -> None:
-        """Heal it before its lease is over."""
-        self.hosts["short"].heal()
-        self.site.await_processed(2)
-        release(self.site, "short job")
         self.site.await_processed(len(UNHARMED))
+        assert self.starts["deaf"].phases().count("settle") == 1
+        told = [(one.event, one.host) for one in audited(self.site)]
+        assert told == [("DONE", "short")] * 2 + [("DONE", "deaf")]
+
+    def end_a_job(self, name: str) -> None:
+        """End a job of a host that is cut off, and wait until its worker tries to tell."""
+        release(self.site, f"{name} end", host=name)
+        wait_until(lambda: "settle" in self.starts[name].phases(), "a worker to settle")
 
     def await_heir(self) -> None:
         """Wait until the heir has all jobs of those who are cut off, and longer if so wanted."""
         again = await_runs(self.site, 2, *RERUN, timeout=BOUND[self.lease] + SLACK)
         self.times = [run.began - self.cut_at for run in again]
-        self.await_moment(LONG_CUT[self.lease])
+        await_moment(self.cut_at + LONG_CUT[self.lease])
 
     def heal(self) -> None:
         """Heal all, and let the old owners have their late say."""
@@ -129,11 +131,6 @@ class Story:
         self.site.await_processed(len(self.raws))
         drain(self.site, self.heir, *self.starts.values())
 
-    def await_moment(self, after: float) -> None:
-        """Wait until so many seconds after the cut."""
-        left = max(0.0, self.cut_at + after - time.monotonic())
-        wait_until(lambda: time.monotonic() >= self.cut_at + after, "the moment", left + 5.0)
-
     def late(self, name: str) -> int:
         """Return how often a host was told that its job is not its own any more."""
         return self.starts[name].log().count("its job was recovered by others meanwhile")
@@ -143,17 +140,18 @@ class Story:
         return runs_of(self.site, name)
 
 
-def await_settling(start: HostStart) -> None:
-    """Wait until a worker has ended its job, and cannot tell."""
-    wait_until(lambda: "settle" in start.phases(), "a worker to settle")
+def await_moment(moment: float) -> None:
+    """Wait until a moment of the monotonic clock."""
+    left = max(0.0, moment - time.monotonic())
+    wait_until(lambda: time.monotonic() >= moment, "the moment", left + 5.0)
 
 
 def tell(bench: Bench, size: float) -> Story:
     """Tell the story with leases of so many seconds."""
     network = network_of(bench)
     story = Story(network, size, bench.report)
+    story.cut_shortly()
     story.lose_touch()
-    story.heal_the_short_cut()
     story.await_heir()
     story.heal()
     story.work_on()
