@@ -338,7 +338,10 @@ def test_25_late_time_out(begin: Begin, site: Site, tmp_path: Path) -> None:
     runs = Counter(site.runs())
     assert {record["exception"] for record in records} == {"JobTimeout"}
     assert {record["payload"]["class"] for record in records} == {"brink"}
-    assert all("in brink" in "\n".join(record["backtrace"]) for record in records)
+    # One that comes when the job returns ends it outside of its own code.
+    told = ["\n".join(record["backtrace"]) for record in records]
+    assert all("in brink" in text or "File " not in text for text in told), told
+    assert any("in brink" in text for text in told)
     assert site.count("processed") + len(records) == SHORT_JOBS
     assert max(runs.values()) == 1
     assert set(runs) | failed == set(marks)
