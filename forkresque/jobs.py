@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from types import CoroutineType
 from typing import Any, Final
 
 from forkresque.errors import ConfigError, InvalidArgs
@@ -53,7 +54,7 @@ class Definition:
     def run(self, args: Sequence[object]) -> object:
         """Call the function; a coroutine is run to its end in this process' own event loop."""
         result = self.function(*args)
-        return _run(result) if inspect.iscoroutine(result) else result
+        return _run(result) if isinstance(result, CoroutineType) else result
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Return a call's arguments by position. Raises InvalidArgs if they do not fit."""

@@ -37,7 +37,7 @@ class Patience:
 
     def insist(self, question: Callable[[], T], job: Claimed) -> T:
         """Ask until there is an answer about the job in hand, however long it takes."""
-        answer = self.ask_until(lambda: False, question, job=job)
+        answer = self.ask_until(_never, question, job=job)
         if answer is None:
             raise AssertionError("a settle always has an answer")
         return answer
@@ -50,7 +50,7 @@ class Patience:
             answers.append(question())
             return True
 
-        self.ask_until(lambda: False, ask, bear=(RedisUnavailable,))
+        self.ask_until(_never, ask, bear=(RedisUnavailable,))
         return answers[0]
 
     def ask_until(
@@ -62,11 +62,12 @@ class Patience:
         bear: tuple[type[Exception], ...] = (RedisUnavailable, RedisRefused),
     ) -> T | None:
         """Ask until there is an answer, or it is `over`: then None. `job` is what it is about."""
-        backoff = Backoff(first=0.05, most=1.0)
+        backoff = None
         while True:
             try:
                 return question()
             except bear as error:
+                backoff = backoff or Backoff(first=0.05, most=1.0)
                 self._seat.enter(self._seat.phase, time.monotonic_ns())
                 level = logging.WARNING if backoff.attempts in (0, 5) else logging.DEBUG
                 log.log(level, "worker=%s waits for Redis: %s", self._worker, error)
@@ -81,3 +82,7 @@ class Patience:
         if "error" in self._events.heard:
             about = (None, None) if job is None else (job.queue, decoded(job.raw))
             self._events.emit("error", error, *about)
+
+
+def _never() -> bool:
+    return False

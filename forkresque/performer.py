@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from forkresque.errors import (
     InvalidArgs,
@@ -28,7 +28,7 @@ from forkresque.plugins.base import Performance
 from forkresque.protocol.claims import Claimed, Outcome
 from forkresque.protocol.failure import failure_entry
 from forkresque.protocol.payload import Payload, decoded, parse
-from forkresque.scoreboard import Phase, Seat
+from forkresque.scoreboard import Seat
 
 HARD_GRACE = 10.0  # seconds from the soft end of a job that is over its limit to its kill
 _FRAMES = 100
@@ -63,6 +63,9 @@ class Concluded(Ended):
     forget: tuple[bytes, ...] = ()
 
 
+DONE: Final = Ended(Outcome.DONE)  # what nearly all jobs come to
+
+
 class Performer:
     """Runs jobs for one worker, one at a time.
 
@@ -91,6 +94,8 @@ class Performer:
         self.result: object = None
         self.keeps_result = False
         self._pid = os.getpid()
+        self._named = ""  # in the seat
+        self._titled_at = (0, "")  # the second of the monotonic clock, and the job's name
         self._interruptible = 0  # number of the job that may be interrupted now, 0 for none
 
     def perform(self, job: Claimed) -> Ended:
@@ -102,7 +107,7 @@ class Performer:
         except (InvalidPayload, UnknownJob, InvalidArgs) as error:
             self.took_ns = 0
             self._seat.failed += 1
-            self._seat.title = "(refused)"
+            self._name("(refused)")
             return Ended(Outcome.FAIL, error.with_traceback(None))  # of no use to the job's author
         if "job" in self._heard:  # before it can be interrupted
             self._events.emit("job", job.queue, decoded(job.raw))
@@ -203,31 +208,34 @@ class Performer:
             return Ended(Outcome.FAIL if once else Outcome.RELEASE, error)
         except BaseException as error:  # noqa: BLE001 - a job's SystemExit is the job's failure
             return Ended(Outcome.FAIL, error)
-        return Ended(Outcome.DONE)
+        return DONE
 
     def _begin(self, job: Claimed, definition: Definition) -> None:
-        seat, now = self._seat, time.monotonic_ns()
-        seat.claim = job.number
-        seat.title = definition.name
-        seat.epoch += 1
+        now = time.monotonic_ns()
+        soft_ns = hard_ns = 0
         if definition.timeout is not None:
-            seat.soft_ns = now + int(definition.timeout * 1e9)
-            seat.hard_ns = seat.soft_ns + int(HARD_GRACE * 1e9)
-        seat.job_started_ns = now
-        seat.enter(Phase.RUN, now)
-        self._titled(f"performing {definition.name} since {time.strftime('%H:%M:%S')}")
+            soft_ns = now + int(definition.timeout * 1e9)
+            hard_ns = soft_ns + int(HARD_GRACE * 1e9)
+        self._name(definition.name)
+        self._seat.begin(job.number, now, soft_ns, hard_ns)
+        titled_at = (now // 1_000_000_000, definition.name)
+        if titled_at != self._titled_at:  # a thousand short jobs a second share one title
+            self._titled_at = titled_at
+            self._titled(f"performing {definition.name} since {time.strftime('%H:%M:%S')}")
+
+    def rest(self) -> None:
+        """Tell that there is no job in hand, and that none is likely to follow at once."""
+        self._titled_at = (0, "")
+        self._titled("idle")
+
+    def _name(self, name: str) -> None:
+        if name != self._named:
+            self._seat.title = self._named = name
 
     def _end(self, ended: Ended) -> None:
-        seat, now = self._seat, time.monotonic_ns()
-        self.took_ns = now - seat.job_started_ns
-        seat.busy_ns += self.took_ns
-        seat.job_started_ns = 0
-        if seat.soft_ns:
-            seat.soft_ns = seat.hard_ns = 0
-        if ended.outcome is Outcome.DONE:
-            seat.done += 1
-        elif ended.outcome is Outcome.FAIL or ended.outcome is Outcome.RETRY:
-            seat.failed += 1
+        done = ended.outcome is Outcome.DONE
+        failed = ended.outcome is Outcome.FAIL or ended.outcome is Outcome.RETRY
+        self.took_ns = self._seat.end(time.monotonic_ns(), done=done, failed=failed)
 
 
 def _asked(begun: hooks.Begun) -> Ended | None:

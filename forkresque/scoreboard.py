@@ -42,6 +42,9 @@ class Phase(IntEnum):
     LEFT = 7  # has put its books in order, and is about to exit
 
 
+_RUN = int(Phase.RUN)  # an enum would be turned into a number anew each time
+
+
 def _word(index: int, doc: str) -> property:
     """Return a property for one word of a block."""
 
@@ -130,6 +133,29 @@ class Seat(_Block):
         """Go on to `phase`; this is a sign of life."""
         self.words[2] = phase
         self.words[7] = now_ns
+
+    def begin(self, claim: int, now_ns: int, soft_ns: int, hard_ns: int) -> None:
+        """Begin a job: all its words at once, for this is done for each of them."""
+        words = self.words
+        words[14] = claim
+        words[3] += 1
+        words[5] = soft_ns
+        words[6] = hard_ns
+        words[4] = words[7] = now_ns
+        words[2] = _RUN
+
+    def end(self, now_ns: int, *, done: bool, failed: bool) -> int:
+        """End the job in hand; return for how many nanoseconds it ran."""
+        words = self.words
+        took = now_ns - words[4]
+        words[8] += took
+        words[4] = 0
+        words[5] = words[6] = 0
+        if done:
+            words[9] += 1
+        elif failed:
+            words[10] += 1
+        return int(took)
 
     def take(self, role: Role, now_ns: int) -> None:
         """Make the seat ready for a new child."""

@@ -99,9 +99,8 @@ class Worker(Observable):
         self._station: Station = station or self._alone or Alone()
         self._looping = looping
         self._seat = seat or Scoreboard(1, shared=False).seats[0]
-        self._titled = titled
         self._pid = os.getpid()
-        self._wire(pause, audit)
+        self._wire(pause, audit, titled)
         self._course = Course(self.name, self._work, self.stop)
         self._job: Claimed | None = None
         self._ended: Ended | None = None
@@ -110,7 +109,7 @@ class Worker(Observable):
     def _called(self, name: str) -> str:
         return NAMES.take(name, self, host=processes.host_label())
 
-    def _wire(self, interval: float, audit: int) -> None:
+    def _wire(self, interval: float, audit: int, titled: Callable[[str], None]) -> None:
         """Make what speaks to Redis, over one connection of this worker's."""
         worker, master = str(self._post.worker), self._post.lease.master
         self._link = self.connection.link(tracking=True)
@@ -127,9 +126,7 @@ class Worker(Observable):
         self._tokens = Tokens(self._post.nonce)
         self._bell = Bell(self._link, self._keys, master=master, interval=interval)
         self._patience = Patience(worker, self._station, self._seat, self._bell, self.events)
-        self.performer = Performer(
-            self._jobs, self._seat, self._titled, self.events, self._lender().lend
-        )
+        self.performer = Performer(self._jobs, self._seat, titled, self.events, self._lender().lend)
         self.performer.keeps_result = not self._looping
         self._settler = Settler(
             worker, self._claims, self._clock, self.performer, self._patience, self.events
@@ -291,7 +288,7 @@ class Worker(Observable):
     def _await_job(self) -> Claimed | None:
         """Wait for this worker's turn and for a job; None when it was woken for another reason."""
         self._seat.enter(Phase.IDLE, time.monotonic_ns())
-        self._titled("idle")
+        self.performer.rest()
         self.events.emit("pause")
         self._enrolment.clear_doubts(self._patience)
         if not self._station.turn():

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from forkresque.errors import BadKey, JobLost
 from forkresque.protocol.canonical import encode
@@ -18,6 +18,8 @@ from forkresque.protocol.connection import Link
 from forkresque.protocol.keys import Keys, to_bytes, to_text
 from forkresque.protocol.payload import record_head
 from forkresque.protocol.script import VARYING, Prepared, Value, Varying, load
+
+_DETOUR: Final = 64  # settles in full after one that had to be: what was unusual may last
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,7 @@ class WorkerId:
         return f"{self.name}:{','.join(self.queues)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):  # which is made in half the time, as all that is made for each job
     """A job in hand. `suspect` says that some worker died with some payload lately."""
 
     token: bytes
@@ -75,8 +76,7 @@ class Outcome(StrEnum):
     DROP = "DROP"  # nowhere, not counted
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """The answer to a settle. `lost`: someone else has recovered the job; nothing changed."""
 
     lost: bool
@@ -106,6 +106,7 @@ class Claims:
         self._worker = worker
         self._locks: dict[bytes, bytes] = {}  # of the job in hand: key to value
         self.skipped = b""  # a key that the last answer had to do without, for its type
+        self._detour = 0
         self._slot_keys: dict[str, Value | Varying] = {
             "slot": keys.slot(str(worker)),
             "record": keys.worker(str(worker)),
@@ -140,6 +141,9 @@ class Claims:
         self._claim = load("claim").prepare(
             token=VARYING, order=VARYING, head=VARYING, **self._slot_keys, **self._lists
         )
+        given = {**self._slot_keys, **self._settle_keys, **self._lists}
+        usual = {name: given[name] for name in load("done").names if name in given}
+        self._done = load("done").prepare(token=VARYING, next=VARYING, head=VARYING, **usual)
         # DONE, FAIL and DROP move the job nowhere. Any key of ours will do, so that a cluster
         # finds all keys in one place.
         slot = self._keys.slot(str(self._worker))
@@ -201,6 +205,11 @@ class Claims:
         Sending it again changes nothing more. Raises BadKey, with nothing changed, if the job
         cannot go there.
         """
+        plain = not (self._locks or places or digest or forget)
+        if plain and next_token and outcome is Outcome.DONE:
+            following = self._finish(job, next_token, now)
+            if following is not None:
+                return Settled(lost=False, next=following)
         prepared = self._settle
         moves = outcome in (Outcome.RETRY, Outcome.REQUEUE, Outcome.RELEASE)
         if moves:
@@ -228,6 +237,24 @@ class Claims:
             return Settled(lost=True, next=Nothing.UNASKED)
         self.skipped = answer[1]
         return Settled(lost=False, next=_claimed(next_token, *answer[2:6]))
+
+    def _finish(self, job: Claimed, next_token: bytes, now: float) -> Claimed | Nothing | None:
+        """Do what settle does for a job that is done, in less time; None, if anything is unusual.
+
+        What it did is not done again by a settle with the same tokens.
+        """
+        if self._detour:
+            self._detour -= 1
+            return None
+        head = record_head(self._worker.name, int(now))
+        answer = self._link.call(self._done.fill(job.token, next_token, head))
+        if answer is None:
+            self._detour = _DETOUR
+            return None
+        self.skipped = answer[0]
+        if len(answer) == 1:
+            return Nothing.EMPTY
+        return Claimed(next_token, self.queues[answer[1] - 1], answer[2], suspect=False)
 
     def take_lock(self, job: Claimed, lock: bytes, seconds: int, *, now: float) -> bool:
         """Take a job lock for as long as `job` is in hand, at most `seconds`.

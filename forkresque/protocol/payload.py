@@ -6,10 +6,9 @@ jobs by their bytes. How JSON is written is in canonical.py, what went wrong in 
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha1
-from typing import Any
+from typing import Any, NamedTuple
 
 from forkresque.errors import InvalidArgs, InvalidPayload
 from forkresque.protocol.canonical import MAX_LEVELS, decode, encode
@@ -18,8 +17,7 @@ PAYLOAD_LIMIT_BYTES = 8 * 1024 * 1024
 UNREADABLE = "(unreadable payload)"
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(NamedTuple):
     """A job as it came from Redis. `name` is the wire's class; `raw` the very bytes."""
 
     name: str

@@ -8,7 +8,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,7 +101,7 @@ class Actor:
             if isinstance(first, Claimed):
                 assert isinstance(answer, Claimed), f"{first}, then {answer}"
                 # Whether there are suspects may be cleared meanwhile.
-                assert replace(answer, suspect=first.suspect) == first
+                assert answer._replace(suspect=first.suspect) == first
         if answer in NEWS or self._chance.random() < 0.7:
             self.call = None
 

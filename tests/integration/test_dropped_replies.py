@@ -37,7 +37,16 @@ PAST = 1_000
 T1, T2 = b"m.1", b"m.2"
 RAW = b'{ "args" : [1.0, []], "class":"x","queue":"q"}'
 NEXT = b'{"class":"x","queue":"q","args":[2]}'
-SCRIPTS = ("enqueue", "enqueue_at", "claim", "settle", "promote", "requeue_failed", "register")
+SCRIPTS = (
+    "enqueue",
+    "enqueue_at",
+    "claim",
+    "done",
+    "settle",
+    "promote",
+    "requeue_failed",
+    "register",
+)
 ENTRY = failure_entry(
     raw=RAW,
     exception="Oops",
@@ -187,7 +196,7 @@ def test_a_settle_is_carried_out_once(
     redis.rpush(KEYS.queue("q"), RAW, NEXT)
     job = claims.claim(T1, now=NOW)
     assert isinstance(job, Claimed)
-    lose("settle")
+    lose("done" if chained and outcome is Outcome.DONE else "settle")
 
     settled = insist(
         lambda: claims.settle(
@@ -282,8 +291,8 @@ def test_a_worker_whose_answers_get_lost_runs_every_job_once(
     redis.rpush(KEYS.queue("q"), *jobs)
     lost = [
         proxy.drop_reply(mark("claim")),
-        proxy.drop_request(mark("settle")),
-        *(proxy.drop_reply(mark("settle")) for _ in range(2)),
+        proxy.drop_request(mark("done")),
+        *(proxy.drop_reply(mark(name)) for name in ("done", "settle")),
         proxy.drop_reply(mark("register")),
         proxy.drop_request(mark("claim")),
     ]
@@ -340,7 +349,7 @@ def test_a_worker_that_was_told_to_leave_still_waits_between_two_attempts(
     site: Site, redis: Redis, proxy: Proxy
 ) -> None:
     redis.rpush(KEYS.queue("q"), b'{"class":"x","queue":"q","args":[1]}')
-    rule = proxy.drop_reply(mark("settle"), times=100_000)
+    rule = proxy.drop_reply(mark("done"), times=100_000)
     attempts: list[int] = []
     with running(site.worker):
         wait_until(lambda: rule.fired, "a settle whose answer is lost")

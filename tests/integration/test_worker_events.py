@@ -216,7 +216,7 @@ def test_trouble_with_redis_is_told_with_the_job_that_it_is_about(
 ) -> None:
     push(one_redis, job("add", 1, 2))
     with Proxy((HOST, one_server.port)) as proxy, running(site.worker("error", url=proxy.url)):
-        drops = [proxy.drop_request(load(name).digest.encode()) for name in ("claim", "settle")]
+        drops = [proxy.drop_request(load(name).digest.encode()) for name in ("claim", "done")]
         site.await_told("error", number=2)
         wait_until(lambda: one_redis.get(KEYS.stat("processed")) == b"1", "the job to end")
         assert [drop.fired for drop in drops] == [1, 1]

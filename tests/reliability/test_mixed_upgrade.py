@@ -31,7 +31,7 @@ from tests.support.waiting import wait_until
 
 SEED = 13
 WORKERS = 2
-SCRIPTS = ("claim", "settle", "recover", "register", "beat")
+SCRIPTS = ("claim", "done", "settle", "recover", "register", "beat")
 DIGESTS = f"""
 from forkresque.protocol.script import load
 for name in {SCRIPTS}:

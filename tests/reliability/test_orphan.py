@@ -232,7 +232,7 @@ def test_an_orphan_in_a_settle_settles_once_and_claims_nothing(
             scene.put("gate", mark)
             site.started(mark)
             behind = scene.put_behind()
-            lost = proxy.drop_reply(load("settle").digest.encode(), times=1000)
+            lost = proxy.drop_reply(load("done").digest.encode(), times=1000)
             before = site.count("processed")
             site.release(mark)
             wait_until(lambda: site.count("processed") > before, "a settle without an answer")  # noqa: B023

@@ -69,7 +69,8 @@ class Story:
         )
         await_workers({one: WORKERS[name] for name, one in self.starts.items()})
         await_workers({self.heir: WORKERS["heir"]})
-        self.site.redis.script_load(load("settle").source)  # or the first would be asked for it
+        for name in ("done", "settle"):  # or the first would be asked for it
+            self.site.redis.script_load(load(name).source)
         self.raws = hand_out(self.site, self.heir, JOBS)
 
     def cut_shortly(self) -> None:

@@ -88,10 +88,15 @@ def test_the_seat_shows_the_job_while_it_runs(seat: Seat) -> None:
 
     performer = Performer({"look": define(look, name="look")}, seat, titles.append)
     performer.perform(job_named("look"))
+    performer.rest()
     performer.perform(job_named("look"))
 
     assert seen == [(Phase.RUN, "look", 1, True), (Phase.RUN, "look", 2, True)]
-    assert [title[:22] for title in titles] == ["performing look since "] * 2
+    assert [title[:22] for title in titles] == [
+        "performing look since ",
+        "idle",
+        "performing look since ",
+    ]
     assert (seat.job_started_ns, seat.done, seat.failed) == (0, 2, 0)
     assert seat.busy_ns > 0
 

@@ -1,6 +1,6 @@
 -- Claim the next job: move it from its queue into the worker's slot.
 --
--- USES read slot pause take
+-- USES read slot pause shown take
 -- KEYS slot record workers lease pause paused suspects queues list*
 -- ARGV worker token order head name_and_label*
 --

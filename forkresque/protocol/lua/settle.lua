@@ -1,6 +1,6 @@
 -- Settle the job in hand, once, and claim the next one in the same call.
 --
--- USES read slot pause take audit unlock fail
+-- USES read slot pause shown take audit unlock fail
 -- KEYS slot record last processed processed_by failures failures_by failed failed_lists target schedule timestamps workers lease pause paused suspects queues audit list*
 -- ARGV worker token outcome entry second digest next keep forget failed_name order head name_and_label*
 --
@@ -46,7 +46,8 @@ if delayed then
   if not fits(timestamps, "set") then return {"BADKEY", timestamps} end
 end
 
-local name, raw = held_job(held)
+local name, raw
+if moves or keep ~= "0" then name, raw = held_job(held) end
 local taken = next ~= "" and take(next) or {"NONE"}
 if taken.err then return taken end
 if taken[1] ~= "JOB" then -- else the next claim has overwritten slot and record

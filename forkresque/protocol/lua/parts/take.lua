@@ -7,39 +7,19 @@
 local bad = "" -- a key of the wrong type that had to be skipped
 local lists = (#ARGV - first_name_and_label + 1) / 2
 
+-- Of these keys the lease alone is there as a rule: counted four times, it is told from the others.
 local function hindrance()
   if redis.pcall("SISMEMBER", workers, worker) == 0 then return "UNREG" end
-  if redis.call("EXISTS", lease) == 0 then return "ORPHAN" end
+  local there = redis.call("EXISTS", lease, lease, lease, lease, pause, paused, suspects)
+  if there < 4 then return "ORPHAN" end
+  if there == 4 then return nil, {}, 0 end
   if all_paused() then return "PAUSED" end
-end
-
-local function is_utf8(raw)
-  if not string.find(raw, "[\128-\255]") then return true end
-  local rest = string.gsub(raw, "[\194-\223][\128-\191]", "")
-  rest = string.gsub(rest, "[\224-\239][\128-\191][\128-\191]", "")
-  rest = string.gsub(rest, "[\240-\244][\128-\191][\128-\191][\128-\191]", "")
-  return not string.find(rest, "[\128-\255]")
-end
-
--- The record is a shadow for other clients, who parse it: only a payload that is JSON goes in
--- as it is. Above 4 KB the check would cost more than the job; there the shape must do.
-local function shown(raw)
-  local fine
-  if #raw <= 4096 then
-    local lax = cjson.decode_invalid_numbers() -- it is everybody's setting, so it is put back
-    cjson.decode_invalid_numbers(false)
-    fine = pcall(cjson.decode, raw)
-    cjson.decode_invalid_numbers(lax)
-  else
-    fine = string.sub(raw, 1, 1) == "{" and string.sub(raw, -1) == "}"
-  end
-  return fine and is_utf8(raw) and raw or '{"class":"(unreadable payload)","args":[]}'
+  return nil, resting_queues(), redis.call("EXISTS", suspects)
 end
 
 local function take(token)
-  local why = hindrance()
+  local why, resting, suspected = hindrance()
   if why then return {why} end
-  local resting = resting_queues()
   local next_place = order ~= "" and string.gmatch(order, "%d+")
   for turn = 0, lists - 1 do
     local i = next_place and tonumber(next_place()) or turn
@@ -55,7 +35,7 @@ local function take(token)
         redis.call("SET", slot, token .. "\n" .. #name .. "\n" .. name .. raw)
         local label = ARGV[first_name_and_label + 2 * i + 1]
         redis.pcall("SET", record, head .. label .. ',"payload":' .. shown(raw) .. "}")
-        return {"JOB", name, raw, redis.call("EXISTS", suspects)}
+        return {"JOB", name, raw, suspected}
       end
     end
   end
