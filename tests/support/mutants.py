@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.support.processes import ROOT
 
+FINISH = "tests/integration/test_finish.py"
 CONTRACTS = "tests/integration/test_contracts.py"
 SCRIPTS = "tests/integration/test_scripts.py"
 RESENDS = "tests/integration/test_dropped_replies.py"
@@ -159,6 +160,34 @@ MUTANTS = [
         (CONTRACTS, "every_end_of_a_job_frees_its_locks"),
     ),
     Mutant(
+        "done does not look at the token",
+        "protocol/lua/done.lua",
+        'if not held or string.sub(held, 1, #token + 1) ~= token .. "\\n" then return end',
+        "if not held then return end",
+        (FINISH, "whatever_is_unusual_is_left_to_settle"),
+    ),
+    Mutant(
+        "done takes any four keys for a lease",
+        "protocol/lua/done.lua",
+        '"EXISTS", lease, lease, lease, lease, pause, paused, suspects) ~= 4',
+        '"EXISTS", lease, lease, lease, lease, pause, paused, suspects) < 3',
+        (FINISH, "whatever_is_unusual_is_left_to_settle"),
+    ),
+    Mutant(
+        "done does not remember the last job it settled",
+        "protocol/lua/done.lua",
+        '  redis.call("SET", last, token, "EX", 3600)\n',
+        "",
+        (FINISH, "a_settle_that_follows_it_changes_nothing_and_brings_the_same"),
+    ),
+    Mutant(
+        "done counts for all and not for the worker",
+        "protocol/lua/done.lua",
+        'redis.pcall("INCR", processed_by)',
+        'redis.pcall("GET", processed_by)',
+        (FINISH, "it_does_what_settle_does"),
+    ),
+    Mutant(
         "claim sent again finds the worker busy",
         "protocol/lua/claim.lua",
         '  if starts(held, token .. "\\n") then',
@@ -189,7 +218,7 @@ MUTANTS = [
     Mutant(
         "claim without a lease",
         "protocol/lua/parts/take.lua",
-        '  if redis.call("EXISTS", lease) == 0 then return "ORPHAN" end\n',
+        '  if there < 4 then return "ORPHAN" end\n',
         "",
         (SCRIPTS, "a_hindered_claim_takes_nothing"),
     ),
