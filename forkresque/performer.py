@@ -201,6 +201,7 @@ class Performer:
                     self.result = run(args)
                 else:
                     run(args)
+                _be_traced()
             finally:
                 self._interruptible = 0
         except JobAborted as error:
@@ -236,6 +237,10 @@ class Performer:
         done = ended.outcome is Outcome.DONE
         failed = ended.outcome is Outcome.FAIL or ended.outcome is Outcome.RETRY
         self.took_ns = self._seat.end(time.monotonic_ns(), done=done, failed=failed)
+
+
+def _be_traced() -> None:
+    """Give a tracer that the job has left its say: if it raises, it is the job that fails."""
 
 
 def _asked(begun: hooks.Begun) -> Ended | None:

@@ -355,7 +355,8 @@ class Worker(Observable):
         if self.performer.begun is not None:
             ended = self.performer.conclude(ended)
         self._station.look_round(fit=not fault)
-        log.debug("job=%s queue=%s outcome=%s", self._seat.title, job.queue, ended.outcome)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("job=%s queue=%s outcome=%s", self._seat.title, job.queue, ended.outcome)
         self._ended = ended
         following = self._settle(job, ended)
         self._job = None

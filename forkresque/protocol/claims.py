@@ -50,7 +50,7 @@ class Claimed(NamedTuple):  # which is made in half the time, as all that is mad
     @property
     def number(self) -> int:
         """Return the number at the end of the token, which is the claim's of its worker."""
-        digits = self.token.rpartition(b".")[2]
+        digits = self.token[self.token.rfind(b".") + 1 :]
         return int(digits) if digits.isdigit() else 0
 
 

@@ -100,6 +100,7 @@ class Pooled:
         limits: Limits,
     ) -> None:
         self._board = board
+        self._orders = board.orders
         self._seat: Seat = inherited.seat
         self._baton = baton
         self._pair = inherited.pair
@@ -123,13 +124,14 @@ class Pooled:
     @property
     def leaving(self) -> bool:
         """Return whether the worker should finish."""
-        done = self._told_to_leave or self._unfit or self._spent
-        return done or bool(self._board.orders.draining) or self.orphaned
+        if self._told_to_leave or self._unfit or self._spent or self._orders.draining:
+            return True
+        return os.getppid() != self._parent
 
     @property
     def open(self) -> bool:
         """Return whether a job may be claimed."""
-        return not self._board.orders.paused and not self.leaving
+        return not (self._orders.paused or self.leaving)
 
     @property
     def redials(self) -> int:
