@@ -2,7 +2,7 @@
 
 import os
 
-from huey import RedisHuey  # type: ignore[import-not-found]
+from huey import RedisHuey
 
 huey = RedisHuey("bench", url=os.environ["BENCH_REDIS"])
 

@@ -3,7 +3,7 @@
 import os
 
 import redis
-from rq import Queue  # type: ignore[import-not-found]
+from rq import Queue
 
 
 def noop() -> None:
