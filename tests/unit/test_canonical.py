@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forkresque.errors import InvalidArgs, InvalidPayload
+from forkresque.protocol import canonical
 from forkresque.protocol.canonical import MAX_LEVELS, decode, encode, encode_as_ruby, reencode
 
 NO_TYPE = "JSON has no such type. Send a string or a number instead."
@@ -222,6 +223,13 @@ def test_what_was_encoded_means_the_same(value: object) -> None:
     as_python = json.loads(json.dumps(value))  # joins surrogate pairs, as JavaScript does
 
     assert decode(encode(value)) == as_python
+
+
+def test_without_the_encoder_in_c_the_bytes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = [17, 'é\u2028"', {"to": ["a", None, True], "weight": 1.5}, ()]
+    monkeypatch.setattr(json.encoder, "c_make_encoder", None)
+
+    assert canonical._writer()(value).encode() == encode(value)
 
 
 @settings(deadline=None, max_examples=300)
