@@ -7,9 +7,8 @@ anything goes wrong between a question and its answer, so no answer is ever read
 
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
@@ -21,6 +20,7 @@ from forkresque.errors import BadKey, ForkresqueError, RedisUnavailable
 from forkresque.protocol.address import Address, refusing
 from forkresque.protocol.cluster import ELSEWHERE
 from forkresque.protocol.script import Call, Scalar, pack
+from forkresque.protocol.spares import Spares
 from forkresque.protocol.trouble import TROUBLE, is_busy, translated
 
 SOCKET_TIMEOUT = 5.0
@@ -29,6 +29,8 @@ _KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 4, 5, 6  # Linux: TCP_
 
 _PARTS = ("connect", "disconnect", "send_packed_command", "read_response", "can_read")
 _CACHING = pack("CLIENT", "CACHING", "YES")  # track what the next command reads
+
+T = TypeVar("T")
 
 FLUSHED = b""  # stands for "every key" among the keys that a push names
 
@@ -237,33 +239,28 @@ class Client:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._pool: Any = target.pool()
+        self._spares = Spares(target.pool())
 
     def call(self, call: Call) -> Any:
         """Call a script. Raises RedisUnavailable or RedisRefused."""
-        with self._connection() as connection:
-            try:
-                return _exchange(connection, call.by_digest)
-            except NoScriptError:
-                return _exchange(connection, call.by_source)
+        return self._over_one(_called, call)
 
     def call_then(self, call: Call, *words: Scalar) -> tuple[Any, Any]:
         """Call a script, then send a command over the same connection; return both answers.
 
         That of the command may be an error. Raises RedisUnavailable or RedisRefused.
         """
-        with self._connection() as connection:
-            try:
-                answer = _exchange(connection, call.by_digest)
-            except NoScriptError:
-                answer = _exchange(connection, call.by_source)
+
+        def ask(connection: Any) -> tuple[Any, Any]:
+            answer = _called(connection, call)
             connection.send_packed_command([pack(*words)])
             return answer, _answer(connection)
 
+        return self._over_one(ask)
+
     def command(self, *words: Scalar) -> Any:
         """Send one command. Raises RedisUnavailable or RedisRefused."""
-        with self._connection() as connection:
-            return _exchange(connection, pack(*words))
+        return self._over_one(_exchange, pack(*words))
 
     def commands(self, *commands: tuple[Scalar, ...]) -> list[Any]:
         """Send several commands in one go and return their answers; not a transaction."""
@@ -275,11 +272,17 @@ class Client:
 
     def attempts(self, *commands: tuple[Scalar, ...]) -> list[Any]:
         """Send several commands in one go; an answer is a BadKey where a key has another type."""
-        with self._connection() as connection:
+        lost = 0
+
+        def ask(connection: Any) -> list[Any]:
+            nonlocal lost
             connection.send_packed_command([pack(*words) for words in commands])
             answers = [_answer(connection) for _ in commands]
             if lost := sum(isinstance(answer, ELSEWHERE) for answer in answers):
                 connection.disconnect()
+            return answers
+
+        answers = self._over_one(ask)
         told = [self._told(answer) for answer in answers]
         for error in told:
             if isinstance(error, ForkresqueError) and not isinstance(error, BadKey):
@@ -294,27 +297,35 @@ class Client:
         return answer
 
     def close(self) -> None:
-        """Close all connections. The next call opens one again."""
-        self._pool.disconnect()
+        """Close all connections, those in use when they are free. The next call opens one again."""
+        self._spares.close()
 
-    @contextmanager
-    def _connection(self) -> Iterator[Any]:
+    def _over_one(self, ask: Callable[..., T], *given: object) -> T:
+        """Ask over a connection that nobody else uses meanwhile."""
         address = self._target.address
         try:
-            connection = self._pool.get_connection()
+            spare = self._spares.take()
         except TROUBLE as error:
             raise translated(error, address, sent=False) from error
         try:
-            yield connection
+            return ask(spare.connection, *given)
         except TROUBLE as error:
             if isinstance(error, ELSEWHERE) or not isinstance(error, ResponseError):
-                connection.disconnect()
+                spare.connection.disconnect()
             raise translated(error, address) from error
         except BaseException:
-            connection.disconnect()
+            spare.connection.disconnect()
             raise
         finally:
-            self._pool.release(connection)
+            self._spares.give(spare)
+
+
+def _called(connection: Any, call: Call) -> Any:
+    try:
+        connection.send_packed_command((call.by_digest,))
+        return connection.read_response()
+    except NoScriptError:
+        return _exchange(connection, call.by_source)
 
 
 def _exchange(connection: Any, packed: bytes) -> Any:

@@ -1,7 +1,10 @@
 """A Connection reaches what it is given, and leaves what others have alone."""
 
+import json
 import os
 import select
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -107,11 +110,37 @@ def test_a_connection_survives_a_fork_by_opening_its_own(server: Server, redis: 
     queue = Queue(Connection(server.url))
     with closing(queue.store.client) as client:
         parents = client.command("CLIENT", "ID")
-        pool = client._pool
-        pool.pid = os.getpid() - 1  # as it is in a child: redis-py looks at nothing else
+        client._spares._pid = os.getpid() - 1  # as it is in a child
 
         assert client.command("CLIENT", "ID") != parents
     assert redis.ping()
+
+
+FORKING = """
+import os, sys
+from forkresque import Queue
+
+queue = Queue(sys.argv[1])
+queue.enqueue("math", "note", ["before"])
+child = os.fork()
+who = "parent" if child else "child"
+for number in range(200):
+    queue.enqueue("math", "note", [who, number])
+    assert queue.length("math") >= number
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_parent_and_child_enqueue_at_the_same_time(one_server: Server, one_redis: Any) -> None:
+    argv = [sys.executable, "-c", FORKING, one_server.url]
+    run = subprocess.run(argv, capture_output=True, text=True, timeout=9)
+    assert run.returncode == 0, run.stderr
+
+    stored = [json.loads(raw)["args"] for raw in one_redis.lrange("resque:queue:math", 0, -1)]
+    for who in ("parent", "child"):
+        assert [args[1] for args in stored if args[0] == who] == list(range(200))
 
 
 # -- what Redis tells unasked ------------------------------------------------------------------
