@@ -50,11 +50,9 @@ class Job(Generic[P, R]):
         Keywords are bound to the function's parameters and sent by position. Raises InvalidArgs,
         RedisUnavailable, or EnqueueUnknown; see `Queue.enqueue`.
         """
+        job = self.definition
         return self._app.queue.enqueue(
-            self.definition.queue,
-            self.name,
-            self.definition.bind(args, kwargs),
-            front=self._front,
+            job.queue, job.name, job.bind(args, kwargs), front=self._front
         )
 
     def enqueue_in(self, delay: Duration, /, *args: P.args, **kwargs: P.kwargs) -> bool:

@@ -39,12 +39,12 @@ class Portion:
 
 
 def portions(
-    jobs: Iterable[Job], *, encode: Callable[..., bytes], hooked: Callable[[str], bool]
+    jobs: Iterable[Job], *, encode: Callable[..., bytes], hooked: Callable[[str], object]
 ) -> Iterator[Portion]:
     """Yield portions of jobs. The same jobs make the same portions.
 
-    `encode` takes queue, name and arguments; `hooked` tells by its name whether a job is to be
-    alone. Raises InvalidArgs for what is no job, and what `encode` raises.
+    `encode` takes queue, name and arguments; what `hooked` says of a job's name is true if the job
+    is to be alone. Raises InvalidArgs for what is no job, and what `encode` raises.
     """
     portion = Portion()
     for job in jobs:

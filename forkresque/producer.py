@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from forkresque.bulk import Job, Portion, portions
@@ -124,11 +124,11 @@ class Producer:
         no plugin is asked again.
         """
         payload = self._payload(queue, name, args)
-        push = partial(self._push, queue, payload, request_id, front=front)
-        hooks = self._hooks(name)
+        hooks = self._hooks_at_enqueue(name)
         if hooks is None:
-            push()
+            self._push(queue, payload, request_id, front=front)
             return True
+        push = partial(self._push, queue, payload, request_id, front=front)
         context = self._context(queue, name, payload)
         return _enqueue_within(hooks, context, push, asked=request_id is not None)
 
@@ -191,13 +191,14 @@ class Producer:
         """Put many jobs on their queues, in their order; return how many plugins did not veto.
 
         Each is a queue, a name and arguments. They go in portions of up to 1000, each of which is
-        stored as a whole or not at all; a job with plugins is a portion of its own. Raises what
-        `enqueue` does, with a note how many jobs were done. After an EnqueueUnknown asking again
-        with its `request_id` and the very same jobs goes on where that was, and counts from there.
+        stored as a whole or not at all; a job whose plugins have hooks at enqueueing is a portion
+        of its own. Raises what `enqueue` does, with a note how many jobs were done. After an
+        EnqueueUnknown asking again with its `request_id` and the very same jobs goes on where that
+        was, and counts from there.
         """
         begun = None if request_id is None else _parsed(request_id)
         first = begun or Requests().next()
-        parts = portions(jobs, encode=self._payload, hooked=lambda name: bool(self._hooks(name)))
+        parts = portions(jobs, encode=self._payload, hooked=self._hooks_at_enqueue)
         number = done = stored = 0
         try:
             for number, portion in enumerate(parts, start=1):
@@ -222,11 +223,13 @@ class Producer:
         definition = self._jobs.get(name)
         return None if definition is None else definition.hooks
 
+    def _hooks_at_enqueue(self, name: str) -> Hooks | None:
+        """Return the hooks of a job if one of them is asked, or told, when it is enqueued."""
+        hooks = self._hooks(name)
+        return hooks if hooks is not None and hooks.at_enqueue else None
+
     def _payload(self, queue: str, name: str, args: object) -> bytes:
-        try:
-            check_queue_name(queue)
-        except ConfigError as error:
-            raise InvalidArgs(str(error), hint=error.hint) from error
+        _check_queue(queue)
         payload = encode_job(queue, name, listed(args), allow_bigint=self._allow_bigint)
         if len(payload) > PAYLOAD_LIMIT_BYTES:
             raise InvalidArgs(
@@ -257,10 +260,13 @@ class Producer:
         """Store one portion of a bulk; return how many jobs of it were not vetoed."""
 
         def send() -> None:
-            ask = partial(self.store.bulk, portion.queues, request=request)
-            self._ask(ask, request, known=again or request.sequence > 1)
+            self._ask(
+                lambda request: self.store.bulk(portion.queues, request=request),
+                request,
+                known=again or request.sequence > 1,
+            )
 
-        hooks = self._hooks(portion.alone)
+        hooks = self._hooks_at_enqueue(portion.alone)
         if hooks is None:
             send()
             return portion.size
@@ -270,17 +276,17 @@ class Producer:
 
     def _send(self, send: Callable[[Request], T], request_id: str | None) -> T:
         """Ask with one request until Redis answers or patience ends."""
-        request = self._local.requests().next() if request_id is None else _parsed(request_id)
+        request = self._local.next() if request_id is None else _parsed(request_id)
         try:
-            return self._ask(lambda: send(request), request, known=request_id is not None)
+            return self._ask(send, request, known=request_id is not None)
         except EnqueueUnknown:
             self._local.retire()
             raise
 
-    def _ask(self, ask: Callable[[], T], request: Request, *, known: bool) -> T:
-        """Ask until Redis answers. Without an answer, one who may know the request is told it."""
+    def _ask(self, send: Callable[[Request], T], request: Request, *, known: bool) -> T:
+        """Send until Redis answers. Without an answer, one who may know the request is told it."""
         try:
-            return self._retrying(ask)
+            return self._retrying(send, request)
         except RedisUnavailable as error:
             if not error.sent and not known:
                 raise
@@ -290,20 +296,29 @@ class Producer:
                 hint="enqueue again with this request_id; within ten minutes it adds nothing twice",
             ) from error
 
-    def _retrying(self, ask: Callable[[], T]) -> T:
+    def _retrying(self, ask: Callable[..., T], *given: Request) -> T:
         """Ask until there is an answer or patience ends; `sent` if any attempt may have been."""
-        backoff = Backoff(first=0.05, most=1.0)
+        backoff, sent = None, False
         deadline = time.monotonic() + ENQUEUE_TIMEOUT
-        sent = False
         while True:
             try:
-                return ask()
+                return ask(*given)
             except RedisUnavailable as error:
                 sent = error.sent = error.sent or sent
+                backoff = backoff or Backoff(first=0.05, most=1.0)
                 pause = backoff.next(jitter=os.urandom(1)[0] / 255)
                 if time.monotonic() + pause > deadline:
                     raise
                 threading.Event().wait(pause)
+
+
+@lru_cache(maxsize=256)
+def _check_queue(queue: str) -> None:
+    """Raise InvalidArgs for a bad name of a queue; a good one is looked at once."""
+    try:
+        check_queue_name(queue)
+    except ConfigError as error:
+        raise InvalidArgs(str(error), hint=error.hint) from error
 
 
 def _parsed(request_id: str) -> Request:
@@ -357,7 +372,7 @@ class _Numbering(threading.local):
         self._pid = os.getpid()
         self._requests = Requests()
 
-    def requests(self) -> Requests:
+    def next(self) -> Request:
         if self._pid != os.getpid():
             self.retire()
-        return self._requests
+        return self._requests.next()

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from itertools import count
 from secrets import token_hex
 from typing import Any
@@ -16,10 +17,12 @@ from forkresque.errors import AlreadyScheduled, BadKey, RedisRefused, RedisUnava
 from forkresque.protocol.connection import Client, RedisClock
 from forkresque.protocol.keys import Keys, second_of, to_text
 from forkresque.protocol.registry import PROTOCOL, newer_protocol
-from forkresque.protocol.script import Call, Scalar, load
+from forkresque.protocol.script import VARYING, Call, Prepared, Scalar, load
 
 REMEMBER_REQUESTS = 600  # seconds for which a request sent again adds nothing
 ACK_TIMEOUT_MS = 1000  # for a replica or the disk, before the request is sent again
+
+_PREPARED = 256  # queues for which an enqueue is kept packed
 
 _DIGITS = 18  # of any number that a Resque writes
 _NUMBER = re.compile(rb"[0-9]{1,%d}" % _DIGITS)
@@ -78,22 +81,30 @@ class Store:
         self._ack = ack
         self._has_aof = False
         self.clock = RedisClock(client)
+        self._enqueue = lru_cache(_PREPARED)(self._prepare_enqueue)
+        self._producer = lru_cache(_PREPARED)(keys.producer)
 
     def enqueue(self, queue: str, payload: bytes, *, request: Request, front: bool = False) -> None:
         """Put `payload` on `queue`, once. See lua/enqueue.lua."""
         answer = self.put(
-            load("enqueue").pack(
-                queue=self.keys.queue(queue),
-                queues=self.keys.queues(),
-                producer=self.keys.producer(request.producer),
-                payload=payload,
-                name=queue,
-                sequence=request.sequence,
-                remember=REMEMBER_REQUESTS,
-                front="1" if front else "",
+            self._enqueue(queue, "1" if front else "").fill(
+                self._producer(request.producer), payload, b"%d" % request.sequence
             )
         )
-        refuse_bad_key(answer)
+        if isinstance(answer, list):
+            refuse_bad_key(answer)
+
+    def _prepare_enqueue(self, queue: str, front: str) -> Prepared:
+        return load("enqueue").prepare(
+            queue=self.keys.queue(queue),
+            queues=self.keys.queues(),
+            producer=VARYING,
+            payload=VARYING,
+            name=queue,
+            sequence=VARYING,
+            remember=REMEMBER_REQUESTS,
+            front=front,
+        )
 
     def bulk(self, jobs: Mapping[str, Sequence[bytes]], *, request: Request) -> None:
         """Put payloads on each of several queues, at most 1000 in all, once. See lua/bulk.lua."""

@@ -400,8 +400,8 @@ MUTANTS = [
     Mutant(
         "enqueue forgets its requests",
         "protocol/lua/enqueue.lua",
-        'redis.call("SET", producer, sequence, "EX", remember)\n',
-        'redis.call("EXISTS", producer)\n',
+        'redis.call("SET", producer, sequence, "EX", remember, "GET")\n',
+        'redis.call("GET", producer)\n',
         (SCRIPTS, "an_enqueue_that_is_sent_again_adds_nothing"),
     ),
     Mutant(
@@ -683,8 +683,8 @@ MUTANTS = [
     Mutant(
         "a retry of an enqueue is a new request",
         "producer.py",
-        "return self._ask(lambda: send(request), request",
-        "return self._ask(lambda: send(self._local.requests().next()), request",
+        "return self._retrying(send, request)",
+        "return self._retrying(lambda _request: send(self._local.next()), request)",
         (RESENDS, "an_enqueue_is_stored_once"),
     ),
     Mutant(
