@@ -143,7 +143,8 @@ def _defined(name: str, job: Any) -> Definition:
 
 def check_queue_name(queue: str) -> None:
     """Raise ConfigError for a name that some Resque could not read again."""
-    if not queue or "," in queue or any(character in queue for character in "\r\n\0"):
+    named = isinstance(queue, str) and queue
+    if not named or "," in queue or any(character in queue for character in "\r\n\0"):
         raise ConfigError(
             f"{queue!r} cannot be a queue's name",
             hint="use a name without commas and line ends, such as 'mail'",

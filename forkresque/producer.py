@@ -229,6 +229,8 @@ class Producer:
         return hooks if hooks is not None and hooks.at_enqueue else None
 
     def _payload(self, queue: str, name: str, args: object) -> bytes:
+        if not isinstance(queue, str):
+            raise InvalidArgs(f"a queue's name must be a string, got {queue!r}")
         _check_queue(queue)
         payload = encode_job(queue, name, listed(args), allow_bigint=self._allow_bigint)
         if len(payload) > PAYLOAD_LIMIT_BYTES:

@@ -85,6 +85,14 @@ def test_a_queue_name_that_some_resque_cannot_read_is_refused(
     assert redis.dbsize() == 0
 
 
+@pytest.mark.parametrize("name", [["math"], 5, None, b"math"])
+def test_a_queue_name_that_is_no_string_is_refused(queue: Queue, redis: Redis, name: Any) -> None:
+    with pytest.raises(InvalidArgs, match="a queue's name must be a string, got"):
+        queue.enqueue(name, "add")
+
+    assert redis.dbsize() == 0
+
+
 @pytest.mark.parametrize("args", [[math.nan], [math.inf], [{1: 2}], [2**60], [object()]])
 def test_arguments_that_json_cannot_carry_are_refused(
     queue: Queue, redis: Redis, args: Any
