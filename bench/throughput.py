@@ -1,50 +1,34 @@
-"""How many no-op jobs a second, with 1, 2, 4 and 8 workers, beside RQ and Huey?
+"""How many no-op jobs a second, beside the peers and beside a bare loop?
 
-    python bench/throughput.py --peers rq,huey --peer-python /path/to/venv/bin/python
+    python -m bench.throughput --full
 
-The queue is filled first, then the workers start. The rate is that between 10 % and 90 % of the
-jobs: for forkresque by `stat:processed`, for the peers by the length of their queue. One round
-runs every contestant once, and rounds repeat, so that a disturbance meets all; ratios are taken
-within a round. CPU is that of the whole process tree, Redis' own beside it.
+The queue is full before the workers start. The rate is that between the job at 10 % and the job at
+90 %, by the moments that the jobs themselves have recorded; so start-up is left out. CPU is that of
+all of a contestant's processes, and the server's, over the same span. Every job must have begun
+exactly once.
 
-2026-11-24, 2 cores (AMD EPYC, KVM), Python 3.11.7, redis-py 8.1.0, Redis 7.0.15, RQ 3.0.0
-and Huey 3.5.4 with hiredis; shared machine, load average 2.6 to 4.2, noisy (README.md):
-
-    workers                 1        2        4        8
-    forkresque          6,166   10,411   12,730   13,638
-    over a Unix socket  6,436   12,213   13,891   12,768
-    Huey                4,175    5,873    6,658    6,651
-    RQ SimpleWorker       388      574      633      603
-    RQ                     84      117      132       76
-    forkresque / Huey     2.0      2.0      2.0      1.9   (paired)
+`limit` is what the machine allows: a prefork of processes that pop and record a job in one script
+call, on the same connection class, without any safety; `limit-full` also arms a time limit and
+logs a line for each job.
 """
 
-import argparse
-import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
-import redis
+from bench.harness.contestant import Contestant, Group
+from bench.harness.machine import Noise
+from bench.harness.question import Plan, Question
+from bench.harness.report import Report, Verdict, at_least, at_most
+from bench.harness.rounds import Spread, paired, turns
+from bench.harness.stage import RunFailed, Stage, between
 
-from bench import support
-from tests.support.servers import Server
+SINCE, UNTIL = 0.1, 0.9  # the shares of the jobs between which is measured
 
-_LIMIT = 90.0  # seconds for one run
-
-
-@dataclass(frozen=True, slots=True)
-class Contestant:
-    """Who competes: how its queue is filled, what runs, and how many jobs are done."""
-
-    name: str
-    jobs: int
-    fill: Callable[[Server, int], None]
-    argv: Callable[[int], list[str]]
-    done: Callable[["redis.Redis", int], int]
-    tcp: bool = True
+OF_PYTHON = 3.0  # times the best Python peer
+OF_SIDEKIQ = 1.2
+OF_LIMIT = 0.6
+CPU_US = 100.0  # of workers and Redis, a job
+NO_FALL = 0.97  # from 4 to 8 workers; what lies above is noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,151 +36,154 @@ class Result:
     """One run."""
 
     rate: float
-    worker_us: float  # CPU of the process tree, per job
-    redis_us: float  # CPU of the server, per job
+    worker_us: float
+    redis_us: float
+    noise: Noise
 
 
-def forkresque(*, tcp: bool, jobs: int) -> Contestant:
-    """Return forkresque, over loopback TCP or over a Unix socket."""
+Lap = tuple[Contestant, int]  # a contestant, with so many workers
+Results = dict[tuple[str, int], list[Result]]
 
-    def fill(server: Server, count: int) -> None:
-        with server.client() as client:
-            support.fill(client, "noop", count)
 
-    return Contestant(
-        "forkresque" if tcp else "forkresque unix",
-        jobs,
-        fill,
-        support.start_command,
-        lambda client, _jobs: int(client.get(support.PROCESSED) or 0),
-        tcp,
+def run(contestant: Contestant, workers: int, jobs: int) -> Result:
+    """Drain a full queue."""
+    with Stage(contestant, workers=workers) as stage:
+        stage.put("noop", jobs)
+        stage.start()
+        first = stage.await_records(int(SINCE * jobs))
+        last = stage.await_records(int(UNTIL * jobs))
+        stage.await_records(jobs)
+        stage.demand_all()
+        span = between(first, last)
+        rate = stage.records().rate(SINCE, UNTIL)
+    return Result(rate, span.worker_us, span.redis_us, span.noise)
+
+
+def measure(plan: Plan, report: Report) -> None:
+    """Run everybody with each number of workers, round after round."""
+    seconds = plan.lasting(quick=0.5, full=2.0)
+    counts = plan.counts(quick=(1, 2, 4, 8), full=(1, 2, 4, 8))
+    laps = [(each, workers) for workers in counts for each in plan.contestants]
+    found: Results = {(each.name, workers): [] for each, workers in laps}
+    for each, workers in turns(laps, plan.rounds):
+        results = found.get((each.name, workers))
+        if results is None:
+            continue
+        try:
+            results.append(run(each, workers, each.jobs(seconds, workers)))
+        except RunFailed as failure:
+            if each.group is Group.OURS:
+                raise
+            report.note(f"left out: {str(failure).splitlines()[0]}")
+            del found[each.name, workers]
+    tell(plan, counts, found, report)
+    report.verdict(*verdicts(plan, counts, found))
+    report.noise([result.noise for results in found.values() for result in results])
+
+
+def tell(plan: Plan, counts: tuple[int, ...], found: Results, report: Report) -> None:
+    """Print rates and CPU, one row a contestant, and keep all figures."""
+    rates, costs = [], []
+    ours = plan.group(Group.OURS)[0].name if plan.group(Group.OURS) else ""
+    for each in plan.contestants:
+        runs = [found.get((each.name, workers), []) for workers in counts]
+        rates.append([each.name, *(_rate(results) for results in runs)])
+        costs.append([each.name, *(_cost(results) for results in runs)])
+        for workers, results in zip(counts, runs, strict=True):
+            if results:
+                against = found.get((ours, workers))
+                report.figure(each.name, **_figures(workers, results, against))
+    head = ["", *(f"{workers} workers" for workers in counts)]
+    report.table("No-op jobs a second, median (extremes)", head, rates)
+    report.table("CPU a job in us: workers + redis-server", head, costs)
+
+
+def _rate(results: list[Result]) -> str:
+    return Spread.of([each.rate for each in results]).told() if results else "-"
+
+
+def _cost(results: list[Result]) -> str:
+    if not results:
+        return "-"
+    workers = median(each.worker_us for each in results)
+    redis = median(each.redis_us for each in results)
+    return f"{workers:,.0f} + {redis:,.0f}"
+
+
+def _figures(workers: int, results: list[Result], ours: list[Result] | None) -> dict[str, object]:
+    told: dict[str, object] = {
+        "workers": workers,
+        "jobs_per_second": Spread.of([each.rate for each in results]).as_json(),
+        "worker_us": Spread.of([each.worker_us for each in results]).as_json(),
+        "redis_us": Spread.of([each.redis_us for each in results]).as_json(),
+    }
+    if ours and len(ours) == len(results):
+        told["forkresque_is_faster_by"] = _ratio(ours, results).as_json()
+    return told
+
+
+def _ratio(ours: list[Result], theirs: list[Result]) -> Spread:
+    return paired([each.rate for each in ours], [each.rate for each in theirs])
+
+
+def verdicts(plan: Plan, counts: tuple[int, ...], found: Results) -> list[Verdict]:
+    """Return what became of the targets."""
+    told: list[Verdict] = []
+    for workers in counts:
+        ours = found.get(("forkresque", workers))
+        if ours:
+            told += _verdicts(workers, ours, _rivals(plan, workers, found))
+    if found.get(("forkresque", 4)) and found.get(("forkresque", 8)):
+        ratio = _ratio(found["forkresque", 8], found["forkresque", 4])
+        row = "no-op drain, 8 workers to 4: no fall, but for noise"
+        told.append(at_least(row, ratio.median, NO_FALL, unit=" x"))
+    return told
+
+
+def _rivals(
+    plan: Plan, workers: int, found: Results
+) -> list[tuple[str, float, Contestant, list[Result]]]:
+    """Return whom we are compared with: what it is called, the least ratio, who, its runs."""
+    python = [each for each in plan.group(Group.PYTHON) if found.get((each.name, workers))]
+    best = max(
+        python, key=lambda each: median(run.rate for run in found[each.name, workers]), default=None
     )
+    named = {each.name: each for each in plan.contestants}
+    wanted = [("the best Python peer", OF_PYTHON, best)]
+    wanted += [("Sidekiq", OF_SIDEKIQ, named.get("sidekiq"))]
+    wanted += [("the bare loop", OF_LIMIT, named.get("limit"))]
+    return [
+        (text, floor, each, found[each.name, workers])
+        for text, floor, each in wanted
+        if each is not None and found.get((each.name, workers))
+    ]
 
 
-def rq(python: Path, *, simple: bool, jobs: int) -> Contestant:
-    """Return RQ with its default worker, which forks for each job, or with SimpleWorker."""
-    kind = ["-w", "rq.worker.SimpleWorker"] if simple else []
-    return Contestant(
-        "rq SimpleWorker" if simple else "rq",
-        jobs,
-        lambda server, count: _fill_peer(python, "bench.peer_rq", server, count),
-        lambda workers: [
-            *(str(python.parent / "rq"), "worker-pool", "bench", "-n", str(workers)),
-            *("-q", "-l", "ERROR", "-b", *kind),
-        ],
-        lambda client, jobs: jobs - int(client.llen("rq:queue:bench")),
-    )
-
-
-def huey(python: Path, *, jobs: int) -> Contestant:
-    """Return Huey with process workers."""
-    return Contestant(
-        "huey",
-        jobs,
-        lambda server, count: _fill_peer(python, "bench.peer_huey", server, count),
-        lambda workers: [
-            *(str(python.parent / "huey_consumer"), "bench.peer_huey.huey"),
-            *("-k", "process", "-w", str(workers), "-q", "-n"),
-        ],
-        lambda client, jobs: jobs - int(client.llen("huey.redis.bench")),
-    )
-
-
-def _fill_peer(python: Path, module: str, server: Server, count: int) -> None:
-    subprocess.run(
-        [str(python), "-c", f"from {module} import fill; fill({count})"],
-        cwd=support.ROOT,
-        env=support.environment(f"{server.tcp_url}/0"),
-        check=True,
-        timeout=_LIMIT,
-    )
-
-
-def run(contestant: Contestant, workers: int) -> Result:
-    """Fill a fresh server, drain it, and measure the middle of the drain."""
-    with support.server() as server, server.client() as client:
-        contestant.fill(server, contestant.jobs)
-        url = f"{server.tcp_url}/0" if contestant.tcp else server.url
-        with support.running(contestant.argv(workers), url) as process:
-            first = _reached(contestant, client, 0.1)
-            before = _cpu(process.pid, server)
-            last = _reached(contestant, client, 0.9)
-            after = _cpu(process.pid, server)
-    jobs = last[1] - first[1]
-    rate = jobs / (last[0] - first[0])
-    return Result(rate, *((b - a) / jobs * 1e6 for a, b in zip(before, after, strict=True)))
-
-
-def _reached(contestant: Contestant, client: "redis.Redis", share: float) -> tuple[float, int]:
-    """Wait until `share` of the jobs are done; return the moment and how many are."""
-    deadline = time.monotonic() + _LIMIT
-    while time.monotonic() < deadline:
-        done = contestant.done(client, contestant.jobs)
-        if done >= share * contestant.jobs:
-            return time.monotonic(), done
-        time.sleep(0.01)
-    raise SystemExit(f"{contestant.name}: {share:.0%} of the jobs not done in {_LIMIT:g} s")
-
-
-def _cpu(pid: int, server: Server) -> tuple[float, float]:
-    return support.cpu_seconds(pid), support.cpu_seconds(server.process.pid)
-
-
-def contestants(options: argparse.Namespace) -> list[Contestant]:
-    """Return who was asked for, forkresque first."""
-    found = [forkresque(tcp=True, jobs=options.jobs), forkresque(tcp=False, jobs=options.jobs)]
-    peers = [name for name in options.peers.split(",") if name]
-    if peers and not options.peer_python:
-        raise SystemExit("--peers needs --peer-python, of a venv in which they are installed")
-    for peer in peers:
-        if peer == "huey":
-            found.append(huey(options.peer_python, jobs=options.jobs // 2))
-        elif peer == "rq":
-            found.append(rq(options.peer_python, simple=False, jobs=options.jobs // 100))
-            found.append(rq(options.peer_python, simple=True, jobs=options.jobs // 25))
-        else:
-            raise SystemExit(f"unknown peer {peer!r}; known are rq and huey")
-    return found
-
-
-def main() -> None:
-    """Run and tell."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--workers", default="1,2,4,8", help="worker counts (1,2,4,8)")
-    parser.add_argument("--jobs", type=int, default=20_000, help="jobs a run (20000)")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each (3)")
-    parser.add_argument("--peers", default="", help="rq,huey")
-    parser.add_argument("--peer-python", type=Path, help="the Python of the peers' venv")
-    options = parser.parse_args()
-    everyone = contestants(options)
-    support.preamble("No-op jobs a second: median (min-max)")
-    for workers in map(int, options.workers.split(",")):
-        results: dict[str, list[Result]] = {each.name: [] for each in everyone}
-        for _ in range(options.rounds):
-            for each in everyone:
-                results[each.name].append(run(each, workers))
-        tell(workers, results)
-
-
-def tell(workers: int, results: dict[str, list[Result]]) -> None:
-    """Print one table: the first contestant is what the others are compared with."""
-    ours = next(iter(results.values()))
-    print(f"workers: {workers}")
-    rows = []
-    for name, runs in results.items():
-        ratios = [mine.rate / theirs.rate for mine, theirs in zip(ours, runs, strict=True)]
-        rows.append(
-            [
-                name,
-                support.spread([each.rate for each in runs]),
-                support.spread(ratios, ".2f"),
-                f"{median(each.worker_us for each in runs):.0f}",
-                f"{median(each.redis_us for each in runs):.0f}",
-            ]
+def _verdicts(
+    workers: int, ours: list[Result], rivals: list[tuple[str, float, Contestant, list[Result]]]
+) -> list[Verdict]:
+    told = []
+    for text, floor, who, theirs in rivals:
+        told.append(
+            at_least(
+                f"no-op drain, {workers} workers, to {text}",
+                _ratio(ours, theirs).median,
+                floor,
+                unit=" x",
+                against=f"{_rate(ours)} to {_rate(theirs)} of {who.name}",
+            )
         )
-    head = ["", "jobs/s", "forkresque is faster by", "worker CPU us/job", "Redis CPU us/job"]
-    support.table(head, rows)
+    used = median(each.worker_us + each.redis_us for each in ours)
+    row = f"CPU of workers and Redis a no-op job, {workers} workers"
+    return [*told, at_most(row, used, CPU_US, unit=" us", form=".0f", against=_cost(ours))]
 
+
+QUESTION = Question(
+    "throughput",
+    "How many no-op jobs a second, beside the peers and beside a bare loop?",
+    measure,
+    quick=("huey", "sidekiq", "limit"),
+)
 
 if __name__ == "__main__":
-    main()
+    QUESTION.main()

@@ -87,7 +87,9 @@ class Question:
         wanted = [name for name in options.only.split(",") if name]
         if not wanted:
             named = self.full if options.full else self.quick
-            wanted = ["forkresque", *(named or (roster.names() if options.full else ()))]
+            everybody = roster.names()
+            named = [name for name in named if name in everybody]
+            wanted = ["forkresque", *(named or (everybody if options.full else ()))]
         found = [roster.named(name) for name in dict.fromkeys(wanted)]
         plan = Plan(
             full=options.full,

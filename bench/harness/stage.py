@@ -15,6 +15,7 @@
 """
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -85,7 +86,7 @@ def between(first: Reading, last: Reading) -> Span:
         records=last.records - first.records,
         workers=workers,
         redis=redis,
-        noise=noise(first.clocks, last.clocks, known=workers + redis),
+        noise=noise(first.clocks, last.clocks, known=workers + redis, load=os.getloadavg()[0]),
     )
 
 
