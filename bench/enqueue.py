@@ -1,71 +1,96 @@
 """How many jobs a second can one producer put on a queue, one after another and in bulk?
 
-    python -m bench.enqueue
+    python -m bench.enqueue --full
 
-One process, one thread, no workers. "small" is a job with a number and a short string; "nested" has
-an object among its arguments and goes to three queues by turns. The times hold encoding, the way to
-Redis and back, and what Redis does.
+One process, one thread, no workers, a fresh server each time. "One at a time" awaits each answer
+before the next job; "in bulk" is a peer's own call for many jobs, where it has one. The times hold
+encoding, the way to Redis and back, and what Redis does; the first job, which opens the connection,
+is not counted. A job has its number as the only argument.
 """
 
-import argparse
-import time
-from collections.abc import Callable
-from functools import partial
+from statistics import median
 
-from bench import support
-from forkresque.bulk import Job
-from forkresque.queue import Queue
+from bench.harness.contestant import Contestant, Group
+from bench.harness.question import Plan, Question
+from bench.harness.report import Report, Verdict, at_least
+from bench.harness.rounds import Spread, paired, turns
+from bench.harness.stage import Produced, Stage
+
+BULK = 150_000.0  # jobs a second
+_PACE = 5_000  # jobs a second, one at a time, roughly
+_BULK_PACE = 100_000  # of who puts jobs in bulk faster than RQ
+
+Runs = dict[str, list[Produced]]
 
 
-def small(number: int) -> list[Job]:
-    """Return jobs as most applications have them."""
-    return [("mail", "send", [each, "a@example.org"]) for each in range(number)]
+def run(contestant: Contestant, jobs: int, how: str) -> Produced:
+    """Have a producer put jobs."""
+    with Stage(contestant, workers=0) as stage:
+        produced = stage.put("noop", jobs, how="bulk" if how == "bulk" else "one")
+    if produced is None:
+        raise SystemExit(f"{contestant.name}'s producer told nothing")
+    return produced
 
 
-def nested(number: int) -> list[Job]:
-    """Return jobs whose arguments take longer to encode."""
-    return [
-        (f"mail{each % 3}", "send", [each, {"to": "a@example.org", "weight": 1.5}])
-        for each in range(number)
+def measure(plan: Plan, report: Report) -> None:
+    """Have everybody put jobs, round after round."""
+    seconds = plan.lasting(quick=0.6, full=2.0)
+    who = [each for each in plan.contestants if each.group is not Group.LIMIT]
+    one: Runs = {each.name: [] for each in who}
+    bulk: Runs = {each.name: [] for each in who if each.bulk}
+    for each in turns(who, plan.rounds):
+        one[each.name].append(run(each, int(seconds * _PACE), "one"))
+        if each.bulk:
+            pace = _PACE if each.group is Group.PYTHON else _BULK_PACE
+            bulk[each.name].append(run(each, int(seconds * pace), "bulk"))
+    rows = [
+        [name, _told(one[name]), _told(bulk[name]) if name in bulk else "-", _cpu(one[name])]
+        for name in one
     ]
+    head = ["", "one at a time, jobs/s", "in bulk, jobs/s", "producer's CPU, us, one at a time"]
+    report.table("Enqueued by one process, median (extremes)", head, rows)
+    for how, runs in (("one", one), ("bulk", bulk)):
+        for name, produced in runs.items():
+            rates = Spread.of([each.rate for each in produced]).as_json()
+            report.figure(name, how=how, jobs_per_second=rates)
+    report.verdict(*verdicts(one, bulk))
 
 
-def one_by_one(queue: Queue, jobs: list[Job]) -> None:
-    """Enqueue each job by itself."""
-    for name, job, args in jobs:
-        queue.enqueue(name, job, args)
+def _told(produced: list[Produced]) -> str:
+    return Spread.of([each.rate for each in produced]).told()
 
 
-def rate(put: Callable[[], object], number: int) -> float:
-    """Return how many of so many jobs a second are put."""
-    began = time.perf_counter()
-    put()
-    return number / (time.perf_counter() - began)
+def _cpu(produced: list[Produced]) -> str:
+    return f"{median(each.cpu / each.jobs * 1e6 for each in produced):.0f}"
 
 
-def main() -> None:
-    """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=100_000)
-    parser.add_argument("--repeat", type=int, default=5)
-    options = parser.parse_args()
-    kinds = {"small": small(options.jobs), "nested": nested(options.jobs)}
-    found: dict[str, tuple[list[float], list[float]]] = {kind: ([], []) for kind in kinds}
-    support.preamble("enqueueing from one thread")
-    with support.server() as server, server.client() as client:
-        queue = Queue(server.url)
-        for _ in range(options.repeat):
-            for kind, jobs in kinds.items():
-                few = jobs[: len(jobs) // 20]
-                found[kind][0].append(rate(partial(one_by_one, queue, few), len(few)))
-                found[kind][1].append(rate(partial(queue.bulk, jobs), len(jobs)))
-                client.flushall()
-        queue.end()
-    support.table(
-        ("jobs", "one by one, jobs/s", "in bulk, jobs/s"),
-        [[kind, *(support.spread(rates) for rates in both)] for kind, both in found.items()],
-    )
+def verdicts(one: Runs, bulk: Runs) -> list[Verdict]:
+    """Return what became of the targets: ahead of every peer, and so many in bulk."""
+    told = []
+    for how, runs in (("one at a time", one), ("in bulk", bulk)):
+        peers = {name: produced for name, produced in runs.items() if name != "forkresque"}
+        if "forkresque" not in runs or not peers:
+            continue
+        best = max(peers, key=lambda name: median(each.rate for each in peers[name]))
+        ours, theirs = runs["forkresque"], peers[best]
+        ratio = paired([each.rate for each in ours], [each.rate for each in theirs]).median
+        against = f"{_told(ours)} to {_told(theirs)} of {best}"
+        told.append(
+            at_least(f"enqueue {how}, to the best peer", ratio, 1.0, unit=" x", against=against)
+        )
+    if "forkresque" in bulk:
+        rate = median(each.rate for each in bulk["forkresque"])
+        told.append(at_least("enqueue in bulk, jobs/s", rate, BULK, form=",.0f"))
+    return told
 
+
+QUESTION = Question(
+    "enqueue",
+    "How many jobs a second can one producer put on a queue?",
+    measure,
+    quick=("huey", "dramatiq", "rq", "sidekiq", "node-resque"),
+    rounds=5,
+)
 
 if __name__ == "__main__":
-    main()
+    QUESTION.main()

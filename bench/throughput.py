@@ -40,6 +40,11 @@ class Result:
     redis_us: float
     noise: Noise
 
+    @property
+    def cpu_us(self) -> float:
+        """Return the CPU of workers and server, in us a job."""
+        return self.worker_us + self.redis_us
+
 
 Lap = tuple[Contestant, int]  # a contestant, with so many workers
 Results = dict[tuple[str, int], list[Result]]
@@ -173,7 +178,7 @@ def _verdicts(
                 against=f"{_rate(ours)} to {_rate(theirs)} of {who.name}",
             )
         )
-    used = median(each.worker_us + each.redis_us for each in ours)
+    used = median(each.cpu_us for each in ours)
     row = f"CPU of workers and Redis a no-op job, {workers} workers"
     return [*told, at_most(row, used, CPU_US, unit=" us", form=".0f", against=_cost(ours))]
 

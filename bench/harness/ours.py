@@ -1,6 +1,7 @@
 """Ourselves, and the bare loops that tell what the machine allows. They share our environment."""
 
 import sys
+from collections.abc import Callable
 
 from bench.harness import machine
 from bench.harness.contestant import Command, Contestant, Group
@@ -9,13 +10,9 @@ _KINDS = [sys.executable, "-m", "bench.peers.kinds"]
 _PRODUCE = [sys.executable, "-m", "bench.peers.forkresque_jobs"]
 
 
-def _start(workers: int) -> list[Command]:
-    return [
-        [
-            *(sys.executable, "-m", "forkresque", "start", "-A", "bench.peers.forkresque_jobs"),
-            *("-q", "bench", "-c", str(workers), "--log-level", "error"),
-        ]
-    ]
+def _pool(app: str) -> Callable[[int], list[Command]]:
+    pool = [sys.executable, "-m", "forkresque", "start", "-A", app, "-q", "bench"]
+    return lambda workers: [[*pool, "-c", str(workers), "--log-level", "error"]]
 
 
 def _limit(mode: str) -> Contestant:
@@ -43,12 +40,23 @@ OURS = (
         name="forkresque",
         group=Group.OURS,
         setting="defaults, log level error",
-        start=_start,
+        start=_pool("bench.peers.forkresque_jobs"),
         produce=_PRODUCE,
         kinds=_KINDS,
-        pace=7_000,
+        pace=9_000,
         bulk=True,
         versions=machine.versions,
     ),
 )
-LIMITS = (_limit("bare"), _limit("full"))
+CLASSIC = Contestant(
+    name="classic",
+    group=Group.LIMIT,
+    setting="forkresque's worker and master around a plain pop-and-record, no slot, no token",
+    start=_pool("bench.peers.classic_jobs"),
+    produce=_PRODUCE,
+    kinds=_KINDS,
+    pace=9_000,
+    bulk=True,
+    versions=machine.versions,
+)
+LIMITS = (_limit("bare"), _limit("full"), CLASSIC)

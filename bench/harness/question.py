@@ -88,8 +88,8 @@ class Question:
         if not wanted:
             named = self.full if options.full else self.quick
             everybody = roster.names()
-            named = [name for name in named if name in everybody]
-            wanted = ["forkresque", *(named or (everybody if options.full else ()))]
+            known = [name for name in named if name in everybody]
+            wanted = ["forkresque", *(known or (everybody if options.full else ()))]
         found = [roster.named(name) for name in dict.fromkeys(wanted)]
         plan = Plan(
             full=options.full,
