@@ -1,6 +1,6 @@
 """How does the scaling rule fare against those of seven other servers?
 
-    python bench/scaling.py
+    python -m bench.scaling
 
 This is a simulation, in fifteen scenarios: a toy plant (tests/simulation/plant.py) of cores that
 are shared fairly, a queue and workers, under the controller of forkresque/policy/autoscale.py and
@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from bench import support
+from bench.harness.report import table
 from tests.simulation.plant import Pool
 from tests.simulation.rivals import RIVALS
 from tests.simulation.workloads import SCENARIOS, percentile, reversals, simulate, sizes, waits
@@ -103,16 +103,14 @@ def main() -> None:
         for name in SCENARIOS
     }
     print("A simulation: see the docstring for what it leaves out\n")
-    support.table(
-        ["scenario", *contestants],
-        [
-            [SCENARIOS[name].what, *(written(name, one) for one in row.values())]
-            for name, row in found.items()
-        ],
-    )
+    rows = [
+        [SCENARIOS[name].what, *(written(name, one) for one in row.values())]
+        for name, row in found.items()
+    ]
+    print(table(["scenario", *contestants], rows))
     if options.write:
         report = {
-            "what": f"a simulation: python bench/scaling.py --seeds {options.seeds} --write",
+            "what": f"a simulation: python -m bench.scaling --seeds {options.seeds} --write",
             "units": "seconds; workers; memory in GiB; medians over the seeds",
             "python": platform.python_version(),
             "scenarios": {name: {"what": SCENARIOS[name].what, **found[name]} for name in found},

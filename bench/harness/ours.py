@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 from bench.harness import machine
 from bench.harness.contestant import Command, Contestant, Group
@@ -48,6 +49,9 @@ OURS = (
         versions=machine.versions,
     ),
 )
+ALONE = replace(
+    OURS[0], start=_pool("bench.peers.alone_jobs")
+)  # for questions that only we are asked
 CLASSIC = Contestant(
     name="classic",
     group=Group.LIMIT,

@@ -12,9 +12,11 @@ A verdict is a row of the table of targets: `bench/run` prints those of all ques
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 from bench.harness.machine import Noise, worst
+from bench.harness.rounds import percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,12 @@ class Report:
             "notes": self.notes,
             "noise": [asdict(each) for each in self.noises],
         }
+
+
+def quantiles(values: Sequence[float], form: str = ".2f") -> list[str]:
+    """Return min, p50, p99 and max, as cells of a table."""
+    shown = (min(values), median(values), percentile(values, 0.99), max(values))
+    return [f"{value:{form}}" for value in shown]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

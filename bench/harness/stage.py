@@ -30,7 +30,7 @@ from bench.harness import processes
 from bench.harness.contestant import Command, Contestant
 from bench.harness.machine import Clocks, Noise, clocks, noise
 from bench.harness.records import BEGAN, Records, count, load
-from tests.support.servers import Server, binaries
+from bench.harness.servers import server
 
 LIMIT = 120.0  # seconds within which what is awaited must come
 _LOOK = 0.005  # seconds between two looks at the records
@@ -127,8 +127,7 @@ class Stage:
         self.records_folder.mkdir()
         self.sent_folder.mkdir()
         self.log = self.folder / "log"
-        found = binaries()
-        self.server = Server(found.get("redis") or found["valkey"])
+        self.server = server()
         self.url = f"{self.server.tcp_url}/0"
         return self
 
