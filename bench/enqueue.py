@@ -89,7 +89,6 @@ QUESTION = Question(
     "How many jobs a second can one producer put on a queue?",
     measure,
     quick=("huey", "dramatiq", "rq", "sidekiq", "node-resque"),
-    rounds=5,
 )
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def run(contestant: Contestant, workers: int, jobs: int) -> Result:
 
 def measure(plan: Plan, report: Report) -> None:
     """Run everybody with each number of workers, round after round."""
-    seconds = plan.lasting(quick=0.5, full=2.0)
+    seconds = plan.lasting(quick=0.4, full=2.0)
     counts = plan.counts(quick=(1, 2, 4, 8), full=(1, 2, 4, 8))
     laps = [(each, workers) for workers in counts for each in plan.contestants]
     found: Results = {(each.name, workers): [] for each, workers in laps}
@@ -92,19 +92,25 @@ def tell(plan: Plan, counts: tuple[int, ...], found: Results, report: Report) ->
     ours = plan.group(Group.OURS)[0].name if plan.group(Group.OURS) else ""
     for each in plan.contestants:
         runs = [found.get((each.name, workers), []) for workers in counts]
-        rates.append([each.name, *(_rate(results) for results in runs)])
+        rates.append([each.name, *(_rate(results) for results in runs), _others(runs)])
         costs.append([each.name, *(_cost(results) for results in runs)])
         for workers, results in zip(counts, runs, strict=True):
             if results:
                 against = found.get((ours, workers))
                 report.figure(each.name, **_figures(workers, results, against))
     head = ["", *(f"{workers} workers" for workers in counts)]
-    report.table("No-op jobs a second, median (extremes)", head, rates)
+    told = [*head, "others used meanwhile"]
+    report.table("No-op jobs a second, median (extremes)", told, rates)
     report.table("CPU a job in us: workers + redis-server", head, costs)
 
 
 def _rate(results: list[Result]) -> str:
     return Spread.of([each.rate for each in results]).told() if results else "-"
+
+
+def _others(runs: list[list[Result]]) -> str:
+    shares = [each.noise.others for results in runs for each in results]
+    return Spread.of(shares).told(".0%") if shares else "-"
 
 
 def _cost(results: list[Result]) -> str:
@@ -121,6 +127,7 @@ def _figures(workers: int, results: list[Result], ours: list[Result] | None) -> 
         "jobs_per_second": Spread.of([each.rate for each in results]).as_json(),
         "worker_us": Spread.of([each.worker_us for each in results]).as_json(),
         "redis_us": Spread.of([each.redis_us for each in results]).as_json(),
+        "others": Spread.of([each.noise.others for each in results]).as_json(),
     }
     if ours and len(ours) == len(results):
         told["forkresque_is_faster_by"] = _ratio(ours, results).as_json()

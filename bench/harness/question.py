@@ -8,7 +8,9 @@
         QUESTION.main()
 
 `python -m bench.throughput --quick` asks forkresque and the peers in `quick`, `--full` all of
-`full` (everybody, if that is empty), `--only huey,limit` whom you name.
+`full` (everybody, if that is empty), `--only huey,limit` whom you name. A name that nobody has is
+left out of `quick` and `full`, and refused after `--only`. Everybody stands in `roster.EVERYBODY`;
+`bench/run` asks what stands in `questions.QUESTIONS`.
 """
 
 import argparse
