@@ -22,8 +22,8 @@ os.environ.setdefault("BENCH_REDIS", "redis://127.0.0.1:1/0")  # which nobody as
 from bench.harness.question import Plan, Question
 from bench.harness.report import Report
 from bench.harness.rounds import Spread, interleaved
-from bench.jobs import QUEUE, app
-from bench.support import server
+from bench.harness.servers import server
+from bench.peers.alone_jobs import QUEUE, app
 from forkresque.aftermath import Aftermath
 from forkresque.performer import DONE
 from forkresque.protocol.claims import Claimed, Outcome
@@ -34,7 +34,7 @@ from forkresque.worker import Worker
 
 TIMES = 20_000
 TOKEN = b"0123456789abcdef.0123456789abcdef.12"
-RAW = encode_job(QUEUE, "noop", [])
+RAW = encode_job(QUEUE, "nothing", [])
 JOB = Claimed(TOKEN, QUEUE, RAW, suspect=False)
 
 Piece = Callable[[], object]
@@ -57,7 +57,7 @@ def pieces() -> dict[str, Piece]:
     worker._clock._asked_at = time.monotonic() + 1e6
     worker._rota.refresh()
     aftermath = Aftermath(link.parts(), footing=worker._station.footing)
-    definition, claims, chance = app.jobs["noop"], worker._claims, worker._chance()
+    definition, claims, chance = app.jobs["nothing"], worker._claims, worker._chance()
 
     def put_in_order() -> None:
         aftermath.begin(None)

@@ -17,7 +17,7 @@ import redis
 from bench.harness.question import Plan, Question
 from bench.harness.report import Report
 from bench.harness.rounds import Spread, interleaved, paired
-from bench.support import fill, server
+from bench.harness.servers import fill, server
 from forkresque.protocol.claims import WorkerId
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.payload import record_head

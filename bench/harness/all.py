@@ -27,7 +27,10 @@ def ask(name: str, size: str, file: Path) -> dict[str, Any] | None:
     """Ask one question; return what it found, or None if it failed."""
     began = time.monotonic()
     argv = [sys.executable, "-m", f"bench.{name}", f"--{size}", "--json", str(file)]
-    code = subprocess.run(argv, cwd=ROOT, check=False, timeout=_LIMIT).returncode
+    try:
+        code = subprocess.run(argv, cwd=ROOT, check=False, timeout=_LIMIT).returncode
+    except subprocess.TimeoutExpired:
+        code = 1
     took = time.monotonic() - began
     print(f"\n({name}: {took:.0f} s)\n", flush=True)
     if code:

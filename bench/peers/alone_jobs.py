@@ -8,9 +8,14 @@ from bench.peers.forkresque_jobs import app
 from bench.peers.kinds import QUEUE
 from bench.peers.recording import BEGAN, record
 
-__all__ = ["app"]
+__all__ = ["QUEUE", "app"]
 
 WORK_SECONDS = 0.005
+
+
+@app.job("nothing", queue=QUEUE)
+def nothing() -> None:
+    pass
 
 
 @app.job("work", queue=QUEUE)
