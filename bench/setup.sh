@@ -36,8 +36,40 @@ python_peer() { # NAME REQUIREMENT...
     echo "$*" > "$stamp"
 }
 
-other_peers() { # the names asked for, or none for all: node-resque by npm, Sidekiq by apt
-    :
+node_peer="node-resque@9.7.1"
+
+node_resque() {
+    if ! command -v npm > /dev/null; then
+        echo "node-resque: left out, for there is no npm" >&2
+        return
+    fi
+    folder="$peers/node"
+    if [ -f "$folder/requirements" ] && [ "$(cat "$folder/requirements")" = "$node_peer" ]; then
+        return
+    fi
+    echo "$node_peer"
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    echo '{"private": true}' > "$folder/package.json"
+    (cd "$folder" && npm install --no-package-lock --no-audit --no-fund --loglevel=error "$node_peer")
+    echo "$node_peer" > "$folder/requirements"
+}
+
+sidekiq() {
+    if [ -x /usr/bin/sidekiq ]; then
+        return
+    fi
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
+        echo "sidekiq: left out; as root: apt-get install ruby-sidekiq" >&2
+        return
+    fi
+    echo "sidekiq: ruby-sidekiq"
+    apt-get install -y -q ruby-sidekiq > /dev/null || echo "sidekiq: left out, for apt-get failed" >&2
+}
+
+other_peers() { # the names asked for, or none for all
+    case " ${*:-node-resque} " in *" node-resque "*) node_resque ;; esac
+    case " ${*:-sidekiq} " in *" sidekiq "*) sidekiq ;; esac
 }
 
 mkdir -p "$peers"
