@@ -1,150 +1,157 @@
-"""How long after enqueue does a job start, in an idle pool of eight?
+"""How long after its enqueue does a job start, in an idle pool of eight?
 
-    python bench/latency.py
+    python -m bench.latency --quick
 
-Single jobs: enqueue to the job's first line, in ms, 300 times, and beside it, turn by turn, the
-same for a bare process that stands in BLPOP on a queue of its own. Bursts: eight jobs arrive in
-one RPUSH and each keeps its worker for 50 ms; when has the k-th of the eight started? Beside it
-eight bare processes. Both sides are sent by the same call, so that only waiting differs. The
-clock is CLOCK_MONOTONIC, which all processes share, read before the sending.
+Single jobs 20 ms apart, jobs a second apart (the pool has fallen asleep between them), and
+bursts: eight jobs of 50 ms in a row. Each from the moment before the producer's call to the
+job's first line; both read CLOCK_MONOTONIC, which all processes share. The first job of a
+producer opens its connection and does not count, so the figures of a burst are those of the
+other seven, from the second's sending on, while one worker is busy with the first.
 
-2026-11-24, 2 cores (AMD EPYC, KVM), Python 3.11.7, redis-py 8.1.0, Redis 7.0.15;
-shared machine, load average 3.8. Single jobs p50 / p99 / max: forkresque 0.68 / 1.31 / 1.39 ms,
-bare 0.34 / 0.60 / 0.72. Bursts, the 1st / 4th / 8th: 1.12 / 2.36 / 4.03 ms, bare 0.63 / 0.98 /
-1.38.
+Beside the peers stand eight bare processes in BLPOP: no pool can wake a process sooner.
 """
 
-import argparse
-import os
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
-import redis
+from bench.harness import roster
+from bench.harness.contestant import Contestant, Group
+from bench.harness.heats import heats
+from bench.harness.question import Plan, Question
+from bench.harness.records import BEGAN, SENT
+from bench.harness.report import Report, at_most
+from bench.harness.rounds import Spread, paired, percentile
+from bench.harness.stage import Stage
 
-from bench import jobs, support
-from forkresque.protocol.payload import encode_job
-from tests.support.servers import Server
-
-WORKERS = 8
-HOLD = 0.05  # seconds a job of a burst keeps its worker
-BARE = "bare"
-
-
-def bare(url: str) -> None:
-    """Be a process that does nothing but wait, and tell when it was woken."""
-    import json
-
-    client = redis.Redis.from_url(url, socket_timeout=None)
-    while True:
-        answer: Any = client.blpop([f"resque:queue:{BARE}"], timeout=0)
-        began_ns = time.monotonic_ns()
-        sent_ns, hold = json.loads(answer[1])["args"]
-        if hold:
-            time.sleep(hold)
-        client.rpush(jobs.RESULTS, began_ns - sent_ns)
+WORKERS, BURST = 8, 8
+NEAR, SPARSE = 0.02, 1.0  # seconds between two jobs
+_TARGET_P99, _TARGET_SPARSE = 2.0, 1.2  # ms
 
 
-@contextmanager
-def pools(server: Server, url: str, workers: int) -> Iterator["redis.Redis"]:
-    """Run a pool of forkresque and as many bare processes; yield a client."""
-    with ExitStack() as stack:
-        client = stack.enter_context(server.client())
-        client.sadd("resque:queues", jobs.QUEUE, BARE)
-        stack.enter_context(support.running(support.start_command(workers), url))
-        argv = [sys.executable, __file__, "--bare"]
-        for _ in range(workers):
-            stack.enter_context(support.running(argv, url))
-        support.wait_for_pool(client, workers)
-        while int(client.info("clients")["blocked_clients"]) < workers:
-            time.sleep(0.05)
-        for queue in (jobs.QUEUE, BARE):  # each opens its connection for results
-            send(client, queue, workers, hold=0.2)
-            results(client, workers)
-        yield client
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one run found, in ms."""
+
+    near: list[float]
+    sparse: list[float]
+    bursts: list[list[float]]  # of each burst: until the k-th of the seven has begun
 
 
-def send(client: "redis.Redis", queue: str, count: int, *, hold: float) -> None:
-    """Send `count` jobs in one command."""
-    raw = encode_job(queue, "stamp", [time.monotonic_ns(), hold])
-    client.rpush(f"resque:queue:{queue}", *[raw] * count)
+def waiting() -> Contestant:
+    """Return the bare processes in BLPOP."""
+    ours = roster.named("forkresque")
+    return Contestant(
+        name="blpop",
+        group=Group.LIMIT,
+        setting="eight bare processes in BLPOP",
+        start=lambda workers: [[sys.executable, "-m", "bench.peers.waiting_loop"]] * workers,
+        produce=ours.produce,
+        kinds=ours.kinds,
+        pace=5_000,
+    )
 
 
-def results(client: "redis.Redis", count: int) -> list[float]:
-    """Wait for the delays of `count` jobs, in ms, the shortest first."""
-    found: list[float] = []
-    while len(found) < count:
-        answer: Any = client.blpop([jobs.RESULTS], timeout=10)
-        if answer is None:
-            raise SystemExit(f"{count - len(found)} of {count} jobs did not run in 10 s")
-        found.append(int(answer[1]) / 1e6)
-    return sorted(found)
+def sample(contestant: Contestant, *, near: int, sparse: int, bursts: int) -> Sample:
+    """Run a pool that is idle, and send it jobs."""
+    with Stage(contestant, workers=WORKERS) as stage:
+        stage.start()
+        stage.warm_up()
+        found = Sample(
+            near=_singles(stage, near, NEAR),
+            sparse=_singles(stage, sparse, SPARSE),
+            bursts=[_burst(stage) for _ in range(bursts)],
+        )
+        stage.demand_all()
+        return found
 
 
-def singles(client: "redis.Redis", count: int) -> None:
-    """Measure and print single jobs, one of each kind in turn."""
-    enqueue = jobs.app.queue.enqueue
-    enqueue(jobs.QUEUE, "stamp", [time.monotonic_ns(), 0])  # opens its connection
-    results(client, 1)
-    delays: dict[str, list[float]] = {
-        "forkresque": [],
-        "bare BLPOP": [],
-        "forkresque, Queue.enqueue": [],
-    }
-    for _ in range(count):
-        for name, queue in (("forkresque", jobs.QUEUE), ("bare BLPOP", BARE)):
-            send(client, queue, 1, hold=0)
-            delays[name] += results(client, 1)
-            time.sleep(0.01)
-        enqueue(jobs.QUEUE, "stamp", [time.monotonic_ns(), 0])
-        delays["forkresque, Queue.enqueue"] += results(client, 1)
-        time.sleep(0.01)
-    pairs = zip(delays["forkresque"], delays["bare BLPOP"], strict=True)
-    print(f"single jobs, ms ({count} of each, in turn)")
-    rows = [[name, *support.quantiles(values)] for name, values in delays.items()]
-    support.table(["", "min", "p50", "p99", "max"], rows)
-    print(f"forkresque - bare, paired: median {median(a - b for a, b in pairs):+.3f} ms\n")
+def _singles(stage: Stage, count: int, apart: float) -> list[float]:
+    first = stage.put_so_far + 1
+    stage.put("noop", count + 1, how=apart)
+    stage.await_records(stage.put_so_far)
+    records = stage.records()
+    sent = {event.number: event.moment for event in records.of(SENT)}
+    began = {event.number: event.moment for event in records.of(BEGAN)}
+    return [(began[job] - sent[job]) / 1e6 for job in range(first, first + count)]
 
 
-def bursts(client: "redis.Redis", count: int, workers: int) -> None:
-    """Measure and print bursts, one of each kind in turn."""
-    starts: dict[str, list[list[float]]] = {"forkresque": [], "bare BLPOP": []}
-    for _ in range(count):
-        for name, queue in (("forkresque", jobs.QUEUE), ("bare BLPOP", BARE)):
-            send(client, queue, workers, hold=HOLD)
-            starts[name].append(results(client, workers))
-            time.sleep(0.03)
-    print(f"bursts of {workers}: ms until the k-th has started, median of {count}")
-    rows = []
-    for name, bursts_of_it in starts.items():
-        ranks = list(zip(*bursts_of_it, strict=True))
-        rows.append([name, *[f"{median(rank):.2f}" for rank in ranks], f"{max(ranks[-1]):.2f}"])
-    head = ["", *[f"k={k}" for k in range(1, workers + 1)], f"worst k={workers}"]
-    support.table(head, rows)
+def _burst(stage: Stage) -> list[float]:
+    first = stage.put_so_far + 1
+    stage.put("io", BURST, how=0.0)
+    stage.await_records(stage.put_so_far)
+    records = stage.records()
+    since = next(event.moment for event in records.of(SENT) if event.number == first)
+    began = [event.moment for event in records.of(BEGAN) if event.number >= first]
+    return [(moment - since) / 1e6 for moment in sorted(began)]
 
 
-def main() -> None:
-    """Run and tell."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--singles", type=int, default=300, help="single jobs (300)")
-    parser.add_argument("--bursts", type=int, default=30, help="bursts (30)")
-    parser.add_argument("--workers", type=int, default=WORKERS, help="workers (8)")
-    parser.add_argument("--unix", action="store_true", help="over a Unix socket, not TCP")
-    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.bare:
-        bare(os.environ["BENCH_REDIS"])
-    support.preamble("From enqueue to the job's first line, idle pool")
-    with support.server() as server:
-        url = server.url if options.unix else f"{server.tcp_url}/0"
-        jobs.app.connect_to(url=url)
-        with pools(server, url, options.workers) as client:
-            singles(client, options.singles)
-            bursts(client, options.bursts, options.workers)
+def measure(plan: Plan, report: Report) -> None:
+    """Ask everybody, and compare us with the best peer."""
+    sizes = (200, 30, 10) if plan.full else (200, 6, 4)
+    near, sparse, bursts = sizes
+    found = heats(
+        [*plan.contestants, waiting()],
+        plan.rounds,
+        lambda each: sample(each, near=near, sparse=sparse, bursts=bursts),
+        report,
+    )
+    report.table(
+        f"Idle pool of {WORKERS}, ms: {near} jobs 20 ms apart; {sparse} a second apart; bursts",
+        [*("", "p50", "p95", "p99", "max", "sparse p50", "sparse max"), "1st of 7", "7th of 7"],
+        [_row(each, samples) for each, samples in found],
+    )
+    for each, samples in found:
+        report.figure(each.name, near=_shares(samples), sparse=_sparse(samples).as_json())
+    _judge(report, found)
 
+
+def _at(samples: list[Sample], share: float) -> Spread:
+    return Spread.of([percentile(each.near, share) for each in samples])
+
+
+def _sparse(samples: list[Sample]) -> Spread:
+    return Spread.of([median(each.sparse) for each in samples])
+
+
+def _shares(samples: list[Sample]) -> dict[str, dict[str, float]]:
+    shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
+    return {name: _at(samples, share).as_json() for name, share in shares.items()}
+
+
+def _row(contestant: Contestant, samples: list[Sample]) -> list[str]:
+    form = ",.2f"
+    bursts = [burst for each in samples for burst in each.bursts]
+    return [
+        contestant.name,
+        *(_at(samples, share).told(form) for share in (0.5, 0.95, 0.99, 1.0)),
+        _sparse(samples).told(form),
+        f"{max(delay for each in samples for delay in each.sparse):,.2f}",
+        *(f"{median(burst[rank] for burst in bursts):,.2f}" for rank in (0, -1)),
+    ]
+
+
+def _judge(report: Report, found: list[tuple[Contestant, list[Sample]]]) -> None:
+    ours = next((samples for each, samples in found if each.group is Group.OURS), None)
+    peers = [(each, runs) for each, runs in found if each.group in (Group.PYTHON, Group.OTHER)]
+    if ours is None:
+        return
+    if peers:
+        best, theirs = min(peers, key=lambda peer: _at(peer[1], 0.5).median)
+        ratio = paired([median(run.near) for run in ours], [median(run.near) for run in theirs])
+        told = f"{best.name}: {_at(theirs, 0.5).median:.2f} ms; ours {_at(ours, 0.5).median:.2f}"
+        report.verdict(
+            at_most("latency p50 to the best peer", ratio.median, 1.0, unit="x", against=told)
+        )
+    report.verdict(
+        at_most("latency p99", _at(ours, 0.99).median, _TARGET_P99, unit=" ms"),
+        at_most("latency p50, one job a second", _sparse(ours).median, _TARGET_SPARSE, unit=" ms"),
+    )
+
+
+QUESTION = Question(
+    "latency", "From enqueue to the job's first line", measure, quick=("huey", "sidekiq")
+)
 
 if __name__ == "__main__":
-    main()
+    QUESTION.main()

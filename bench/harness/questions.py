@@ -4,4 +4,12 @@ QUESTIONS: tuple[str, ...] = (
     "throughput",
     "safety",
     "enqueue",
+    "latency",
+    "efficiency",
+    "idle",
+    "memory",
+    "lifecycle",
+    "fork_per_job",
+    "kill_storm",
+    "promotion",
 )
