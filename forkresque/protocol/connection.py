@@ -5,6 +5,7 @@ so lose a job; our callers ask again with the same token instead. A connection i
 anything goes wrong between a question and its answer, so no answer is ever read by the next.
 """
 
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -108,6 +109,7 @@ class Link:
         self.asked = 0  # questions so far
         self._pushed: set[bytes] = set()
         self._heard: set[bytes] = {FLUSHED}  # whatever was read before this connection is old
+        self._ear: select.poll | None = None  # asks whether there is something to read
 
     def call(self, call: Call, *, armed: bool = False) -> Any:
         """Call a script. Raises RedisUnavailable or RedisRefused.
@@ -157,14 +159,27 @@ class Link:
         Reads whatever has arrived, in the socket and in the parser, and does not wait: a push
         can come in the same read as the answer before it, where `select` does not see it.
         """
+        connection = self._connection
         try:
-            while self._connection.is_connected and self._connection.can_read(0):
-                self._connection.read_response(push_request=True)
+            if connection.is_connected and self._has_unread():
+                connection.read_response(push_request=True)
+                # What comes after that read is told next time; to ask for it delays this.
+                while connection._parser._reader.has_data():  # noqa: SLF001
+                    connection.read_response(push_request=True)
         except TROUBLE as error:
             self.close()  # redis-py leaves a connection open that its peer has closed
             raise translated(error, self._address) from error
         keys, self._pushed = self._pushed, set()
         return keys
+
+    def _has_unread(self) -> bool:
+        """Return whether something, or the end, was received and not read yet.
+
+        redis-py's `can_read` makes a poll object for each of its two looks at the socket.
+        """
+        if self._ear is None:
+            return bool(self._connection.can_read(0))
+        return self._connection._parser._reader.has_data() or bool(self._ear.poll(0))  # noqa: SLF001
 
     @property
     def socket(self) -> socket.socket | None:
@@ -200,6 +215,7 @@ class Link:
         self._heard.add(FLUSHED)
         self.tracking = False
         self._connection.connect()
+        self._ear = _ear(self.socket)
         self._connection._parser.set_invalidation_push_handler(self._note)  # noqa: SLF001
         if not self._wants_tracking:
             return
@@ -232,6 +248,15 @@ class Link:
         keys = push[1] if push[1] is not None else (FLUSHED,)
         self._pushed.update(keys)
         self._heard.update(keys)
+
+
+def _ear(sock: socket.socket | None) -> "select.poll | None":
+    """Return what asks a socket for something to read; None for TLS, which may have read it."""
+    if sock is None or hasattr(sock, "pending"):
+        return None
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return poll
 
 
 class Client:

@@ -11,7 +11,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 
 from forkresque import processes
@@ -148,7 +148,7 @@ class Pooled:
                 self.rest(BEAT)
                 continue
             ready = dict(self._sleepers.poll(BEAT))
-            self._hear()
+            self._hear(ready)
             if self._baton.reader in ready:
                 # Said before it is done, so that the master never takes the baton for lost.
                 self._seat.enter(Phase.CALL, time.monotonic_ns())
@@ -191,7 +191,7 @@ class Pooled:
         if not fit:
             self._unfit = True
         elif self._wakeups.has_news:
-            self._hear()
+            self._hear(self.footing)
 
     def rest(self, timeout: float, fd: int | None = None) -> bool:
         """Wait for `fd`, for `timeout` seconds, or for word from outside; return True for word."""
@@ -210,15 +210,24 @@ class Pooled:
                 poll.register(number, select.POLLIN)
         redials = self.redials
         ready = dict(poll.poll(max(0.0, timeout) * 1000))
-        heard = self._hear()
+        heard = self._hear(ready)
+        if fd in ready and not heard:  # a job, mostly, and each look at the rest holds it up
+            return False
         baton = self._baton.reader in ready and self._baton.take()
         return heard or baton or not self.open or redials != self.redials
 
-    def _hear(self) -> bool:
-        """Take note of what the master or the kernel says; return whether it said anything."""
-        signals = self._wakeups.take()
-        self._told_to_leave |= bool(signals & {signal.SIGTERM, signal.SIGQUIT})
-        return bool(signals) or bool(receive(self._pair))
+    def _hear(self, ready: Container[int]) -> bool:
+        """Take note of what the master or the kernel says; return whether it said anything.
+
+        Only those of our descriptors that are `ready` are asked.
+        """
+        pair, wakeups = self.footing
+        if wakeups in ready or self._wakeups.has_news:
+            signals = self._wakeups.take()
+            self._told_to_leave |= bool(signals & {signal.SIGTERM, signal.SIGQUIT})
+            if signals:
+                return True
+        return pair in ready and bool(receive(self._pair))
 
 
 class Pulse:

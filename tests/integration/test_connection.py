@@ -162,3 +162,27 @@ def test_what_was_pushed_with_an_answer_rings_though_the_socket_is_silent(
         assert link.ringing
         assert link.pushed() == {b"watched"}
         assert not link.ringing
+
+
+def test_all_that_was_pushed_at_once_is_told_at_once(one_server: Server, one_redis: Redis) -> None:
+    with closing(Connection(one_server.url).link(tracking=True)) as link:
+        for key in ("first", "second"):
+            link.command("GET", key, armed=True)
+
+        with one_redis.pipeline() as pipe:
+            pipe.mset({"first": "changed", "second": "changed"})
+            pipe.execute()
+
+        select.select([link.socket], [], [], 5.0)
+        assert link.pushed() == {b"first", b"second"}
+        assert link.pushed() == set()
+
+
+def test_the_end_of_a_connection_is_no_silence(one_server: Server, one_redis: Redis) -> None:
+    with closing(Connection(one_server.url).link(tracking=True)) as link:
+        one_redis.client_kill_filter(_id=link.command("CLIENT", "ID"))
+
+        select.select([link.socket], [], [], 5.0)
+        with pytest.raises(RedisUnavailable):
+            link.pushed()
+        assert link.socket is None
