@@ -16,7 +16,7 @@ from typing import Protocol
 
 from forkresque.errors import ConfigError
 from forkresque.plugins.settings import Duration, seconds
-from forkresque.protocol.claims import Nothing
+from forkresque.protocol.claims import Claims, Nothing
 from forkresque.protocol.connection import FLUSHED, Link
 from forkresque.protocol.keys import Keys
 
@@ -75,8 +75,12 @@ class Station(Protocol):
 class Bell:
     """Redis' word that a claim may find something, heard over the worker's own connection."""
 
-    def __init__(self, link: Link, keys: Keys, *, master: str, interval: float) -> None:
+    def __init__(
+        self, link: Link, claims: Claims, keys: Keys, *, master: str, interval: float
+    ) -> None:
         self._link = link
+        self._claims = claims
+        self._keys = keys
         self._interval = interval
         self._lease = keys.lease(master)
         self._quiet = {self._lease, keys.workers()}
@@ -92,6 +96,7 @@ class Bell:
             station.rest(self._interval * (0.75 + os.urandom(1)[0] / 512))
             return
         test_until = time.monotonic() + HEARING_TEST
+        marks = [b"\r\n%b\r\n" % self._keys.queue(name) for name in self._claims.queues]
         while True:
             pushed = self._link.pushed()
             if self._lease in pushed:
@@ -100,6 +105,8 @@ class Bell:
             if self._rings(pushed, answer):
                 return
             if station.rest(min(BEAT, test_until - time.monotonic()), self._link.fileno()):
+                return
+            if self._link.sees(marks):  # it is read with the claim's answer, and holds up nothing
                 return
             if time.monotonic() >= test_until:
                 self._failed_tests += 1

@@ -124,7 +124,7 @@ class Worker(Observable):
             self._post, registry, self._clock, self._jobs, self._station, self.events
         )
         self._tokens = Tokens(self._post.nonce)
-        self._bell = Bell(self._link, self._keys, master=master, interval=interval)
+        self._bell = Bell(self._link, self._claims, self._keys, master=master, interval=interval)
         self._patience = Patience(worker, self._station, self._seat, self._bell, self.events)
         self.performer = Performer(self._jobs, self._seat, titled, self.events, self._lender().lend)
         self.performer.keeps_result = not self._looping

@@ -5,10 +5,9 @@ so lose a job; our callers ask again with the same token instead. A connection i
 anything goes wrong between a question and its answer, so no answer is ever read by the next.
 """
 
-import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import redis
@@ -21,7 +20,7 @@ from forkresque.errors import BadKey, ForkresqueError, RedisUnavailable
 from forkresque.protocol.address import Address, refusing
 from forkresque.protocol.cluster import ELSEWHERE
 from forkresque.protocol.script import Call, Scalar, pack
-from forkresque.protocol.spares import Spares
+from forkresque.protocol.spares import Ear, Spares, ear
 from forkresque.protocol.trouble import TROUBLE, is_busy, translated
 
 SOCKET_TIMEOUT = 5.0
@@ -29,6 +28,7 @@ _UNLIMITED = 2**31  # connections of a pool: who has many threads asks by them a
 _KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 4, 5, 6  # Linux: TCP_KEEPIDLE and so on
 
 _PARTS = ("connect", "disconnect", "send_packed_command", "read_response", "can_read")
+_GLANCE_BYTES = 4096
 _CACHING = pack("CLIENT", "CACHING", "YES")  # track what the next command reads
 
 T = TypeVar("T")
@@ -109,7 +109,7 @@ class Link:
         self.asked = 0  # questions so far
         self._pushed: set[bytes] = set()
         self._heard: set[bytes] = {FLUSHED}  # whatever was read before this connection is old
-        self._ear: select.poll | None = None  # asks whether there is something to read
+        self._ear: Ear | None = None  # None for TLS, which may have read what is to be heard
 
     def call(self, call: Call, *, armed: bool = False) -> Any:
         """Call a script. Raises RedisUnavailable or RedisRefused.
@@ -153,6 +153,17 @@ class Link:
         except TROUBLE:
             return True
 
+    def sees(self, marks: Sequence[bytes]) -> bool:
+        """Return whether one of `marks` stands in what is to be read. In TLS nothing is seen."""
+        sock = self.socket
+        if self._ear is None or sock is None or not self._ear(0):
+            return False
+        try:
+            received = sock.recv(_GLANCE_BYTES, socket.MSG_PEEK)
+        except OSError:  # of which whoever reads is told
+            return False
+        return any(mark in received for mark in marks)
+
     def pushed(self) -> set[bytes]:
         """Return the keys that have changed since this was last asked, FLUSHED for all.
 
@@ -179,7 +190,7 @@ class Link:
         """
         if self._ear is None:
             return bool(self._connection.can_read(0))
-        return self._connection._parser._reader.has_data() or bool(self._ear.poll(0))  # noqa: SLF001
+        return self._connection._parser._reader.has_data() or bool(self._ear(0))  # noqa: SLF001
 
     @property
     def socket(self) -> socket.socket | None:
@@ -215,7 +226,7 @@ class Link:
         self._heard.add(FLUSHED)
         self.tracking = False
         self._connection.connect()
-        self._ear = _ear(self.socket)
+        self._ear = None if hasattr(self.socket, "pending") else ear(self.socket)
         self._connection._parser.set_invalidation_push_handler(self._note)  # noqa: SLF001
         if not self._wants_tracking:
             return
@@ -248,15 +259,6 @@ class Link:
         keys = push[1] if push[1] is not None else (FLUSHED,)
         self._pushed.update(keys)
         self._heard.update(keys)
-
-
-def _ear(sock: socket.socket | None) -> "select.poll | None":
-    """Return what asks a socket for something to read; None for TLS, which may have read it."""
-    if sock is None or hasattr(sock, "pending"):
-        return None
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return poll
 
 
 class Client:

@@ -13,6 +13,15 @@ from typing import Any
 
 import redis
 
+Ear = Callable[[int], object]  # takes milliseconds to wait; true if there is something to read
+
+
+def ear(sock: Any) -> Ear:
+    """Return what asks a socket, again and again, whether there is something to read."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return poll.poll
+
 
 @dataclass(slots=True)
 class Spare:
@@ -20,7 +29,7 @@ class Spare:
 
     connection: Any
     home: "list[Spare]"
-    poll: Callable[[int], object]
+    poll: Ear
 
 
 class Spares:
@@ -66,6 +75,4 @@ class Spares:
     def _open(self, home: list[Spare]) -> Spare:
         connection = self._pool.connection_class(**self._pool.connection_kwargs)
         connection.connect()
-        poll = select.poll()
-        poll.register(connection._sock, select.POLLIN)  # noqa: SLF001 - there is no public way
-        return Spare(connection, home, poll.poll)
+        return Spare(connection, home, ear(connection._sock))  # noqa: SLF001 - no public way

@@ -173,6 +173,7 @@ def test_all_that_was_pushed_at_once_is_told_at_once(one_server: Server, one_red
             pipe.mset({"first": "changed", "second": "changed"})
             pipe.execute()
 
+        assert link.socket is not None
         select.select([link.socket], [], [], 5.0)
         assert link.pushed() == {b"first", b"second"}
         assert link.pushed() == set()
@@ -182,7 +183,26 @@ def test_the_end_of_a_connection_is_no_silence(one_server: Server, one_redis: Re
     with closing(Connection(one_server.url).link(tracking=True)) as link:
         one_redis.client_kill_filter(_id=link.command("CLIENT", "ID"))
 
+        assert link.socket is not None
         select.select([link.socket], [], [], 5.0)
         with pytest.raises(RedisUnavailable):
             link.pushed()
         assert link.socket is None
+
+
+def test_a_glance_at_what_was_pushed_leaves_it_to_be_read(
+    one_server: Server, one_redis: Redis
+) -> None:
+    with closing(Connection(one_server.url).link(tracking=True)) as link:
+        link.command("GET", "watched", armed=True)
+        assert not link.sees([b"\r\nwatched\r\n"])
+
+        one_redis.set("watched", "changed")
+        assert link.socket is not None
+        select.select([link.socket], [], [], 5.0)
+
+        assert link.sees([b"\r\nother\r\n", b"\r\nwatched\r\n"])
+        assert not link.sees([b"\r\nother\r\n"])
+        assert link.command("PING") == b"PONG"
+        assert link.pushed() == {b"watched"}
+        assert not link.sees([b"\r\nwatched\r\n"])
