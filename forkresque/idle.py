@@ -59,8 +59,11 @@ class Station(Protocol):
     def turn(self) -> bool:
         """Wait until it is this worker's turn to claim; False when woken for something else."""
 
-    def pass_on(self) -> None:
-        """Let the next idle worker have the turn: this one has a job."""
+    def pass_on(self, left: int = 0) -> None:
+        """Let the next idle worker have the turn: this one has a job.
+
+        `left` are the jobs that wait for it and others in the same queue.
+        """
 
     def is_surplus(self) -> bool:
         """Return whether another worker is on call as well, and one of them is enough."""
@@ -153,7 +156,7 @@ class Alone:
         """Return at once: nobody else is there."""
         return self.open
 
-    def pass_on(self) -> None:
+    def pass_on(self, left: int = 0) -> None:
         """Do nothing: nobody else is there."""
 
     def is_surplus(self) -> bool:

@@ -299,7 +299,7 @@ class Worker(Observable):
             answer = self._patience.ask(partial(self._claim, self._tokens.fresh(), armed=armed))
             self._rota.warn_of_skipped()
             if isinstance(answer, Claimed):
-                self._station.pass_on()
+                self._station.pass_on(self._claims.left)
                 return self._kept(answer)
             self._enrolment.doubtful = answer is None  # given up before the answer came
             if armed or not self._link.tracking:

@@ -106,6 +106,7 @@ class Claims:
         self._worker = worker
         self._locks: dict[bytes, bytes] = {}  # of the job in hand: key to value
         self.skipped = b""  # a key that the last answer had to do without, for its type
+        self.left = 0  # jobs in the queue from which the last claim took one
         self._detour = 0
         self._slot_keys: dict[str, Value | Varying] = {
             "slot": keys.slot(str(worker)),
@@ -178,7 +179,7 @@ class Claims:
         """
         head = record_head(self._worker.name, int(now))
         call = self._claim.fill(token, _spelt(places), head)
-        *answer, self.skipped = self._link.call(call, armed=armed)
+        *answer, self.skipped, self.left = self._link.call(call, armed=armed)
         return _claimed(token, *answer)
 
     def settle(

@@ -2,7 +2,9 @@
 
 Idle workers share a pipe. Whoever reads a byte, the baton, is on call: it claims, and waits for
 Redis to tell of a job. When it gets one it writes the byte back before it starts, so the next
-sleeper takes its place; a burst wakes as many workers as there are jobs, and one more.
+sleeper takes its place; a burst wakes as many workers as there are jobs, and one more. The byte
+says how many jobs are left: who knows of one for itself and of others passes it on at once, and
+goes and claims without being on call.
 """
 
 import contextlib
@@ -32,6 +34,9 @@ from forkresque.supervisor.titles import set_title
 from forkresque.supervisor.wakeups import Wakeups
 from forkresque.worker import Worker
 
+_BATON = ord("b")  # without jobs, which is how those before had it, too
+_MOST_LEFT = 255 - _BATON
+
 
 @dataclass(frozen=True, slots=True)
 class Pipe:
@@ -45,17 +50,17 @@ class Pipe:
         """Return a new pipe, without a baton in it."""
         return cls(*os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
 
-    def give(self) -> None:
-        """Put a baton in. A full pipe has enough of them."""
+    def give(self, left: int = 0) -> None:
+        """Put a baton in, on which so many jobs are told of. A full pipe has enough of them."""
         with contextlib.suppress(BlockingIOError):
-            os.write(self.writer, b"b")
+            os.write(self.writer, bytes((_BATON + min(left, _MOST_LEFT),)))
 
-    def take(self) -> bool:
-        """Take a baton out; return False if somebody else was first."""
+    def take(self) -> int | None:
+        """Take a baton out; return the jobs it tells of, or None if somebody else was first."""
         try:
-            return bool(os.read(self.reader, 1))
+            return max(0, os.read(self.reader, 1)[0] - _BATON)
         except BlockingIOError:
-            return False
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,18 +159,36 @@ class Pooled:
                 self._seat.enter(Phase.CALL, time.monotonic_ns())
                 self._seat.turns += 1
                 # A paused worker drops the baton: the master gives one when all go on.
-                if self._baton.take() and self.open:
-                    self._seat.on_call = 1
+                left = self._baton.take()
+                if left is not None and self.open:
+                    self._go(left)
                     return True
         return False
 
-    def pass_on(self) -> None:
-        """Let the next sleeper go on call."""
-        self._seat.on_call = 0
-        self._baton.give()
+    def _go(self, left: int) -> None:
+        """Go on call; or claim one of the jobs that are left, while others wake up for the rest."""
+        if left > 1:
+            self._baton.give(left - 1)
+        else:
+            self._seat.on_call = 1
+
+    def pass_on(self, left: int = 0) -> None:
+        """Let the next sleeper go on call, or several go for the jobs that are left."""
+        if self._seat.on_call:
+            self._seat.on_call = 0
+            self._baton.give(min(left, self._sleeping()) if left > 1 else left)
+
+    def _sleeping(self) -> int:
+        """Return how many wait for the baton: on one that tells of more, nobody would end it."""
+        return sum(
+            seat.pool == self._seat.pool and seat.phase is Phase.IDLE and not seat.held
+            for seat in self._board.taken(Role.WORKER)
+        )
 
     def is_surplus(self) -> bool:
         """Return whether somebody else is on call as well, and shall stay so: the first seat."""
+        if not self._seat.on_call:  # it was, and has passed that on
+            return True
         fresh_ns = time.monotonic_ns() - int(2 * BEAT * 1e9)
         first = next(
             (
@@ -213,7 +236,7 @@ class Pooled:
         heard = self._hear(ready)
         if fd in ready and not heard:  # a job, mostly, and each look at the rest holds it up
             return False
-        baton = self._baton.reader in ready and self._baton.take()
+        baton = self._baton.reader in ready and self._baton.take() is not None
         return heard or baton or not self.open or redials != self.redials
 
     def _hear(self, ready: Container[int]) -> bool:

@@ -389,6 +389,21 @@ def test_a_claim_sent_again_brings_the_same_job_and_takes_no_other(world: World)
     assert places(world.redis, RAW) == [KEYS.slot(WID)]
 
 
+def test_a_claim_tells_how_many_jobs_it_has_left_in_the_queue(world: World) -> None:
+    world.claims.poll(("high", "low"))
+    for queue in ("high", "high", "low", "low", "low"):
+        world.push(RAW, queue=queue)
+
+    left = []
+    for number in range(5):
+        token = b"m.%d" % number
+        job = world.claimed(token)
+        left.append((job.queue, world.claims.left))
+        world.claims.settle(job, Outcome.DONE, now=NOW)
+
+    assert left == [("high", 1), ("high", 0), ("low", 2), ("low", 1), ("low", 0)]
+
+
 def test_a_claim_with_another_token_is_busy_and_changes_nothing(world: World) -> None:
     world.push(RAW, job(2))
     world.claimed()
@@ -397,6 +412,7 @@ def test_a_claim_with_another_token_is_busy_and_changes_nothing(world: World) ->
     assert world.claim(T2) is Nothing.BUSY
 
     assert world.link.said[:2] == [b"BUSY", T1]
+    assert world.claims.left == 0
     assert dump(world.redis) == before
 
 

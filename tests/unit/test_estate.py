@@ -189,7 +189,7 @@ def test_the_next_image_knows_all_that_the_one_before_has_left(estate: Estate) -
     for number in (after.board.fd, *descriptors, after.batons[0].reader, after.batons[2].writer):
         assert not os.get_inheritable(number)
     after.batons[0].give()
-    assert estate.batons[0].take(), "it is the same pipe"
+    assert estate.batons[0].take() == 0, "it is the same pipe"
     for number in (after.control.server, after.control.lock):
         os.close(number)
     close(after)

@@ -16,15 +16,16 @@
 --
 -- Returns {JOB, queue, payload, suspects?}, {SAME, ...} when this token has claimed before,
 -- {BUSY, token} when another one has, {UNREG}, {ORPHAN}, {PAUSED}, {EMPTY}; then the key of a
--- queue that had to be skipped for its type, or "". An EMPTY answer has read every queue that it
+-- queue that had to be skipped for its type, or "", and how many jobs a JOB has left in its queue. An
+-- EMPTY answer has read every queue that it
 -- may take from, so a client that tracks its reads hears of the next job. O(queues).
 local held = redis.call("GET", slot)
 if held then
   if starts(held, token .. "\n") then
     local name, raw = held_job(held)
-    return {"SAME", name, raw, redis.call("EXISTS", suspects), ""}
+    return {"SAME", name, raw, redis.call("EXISTS", suspects), "", 0}
   end
-  return {"BUSY", string.match(held, "^[^\n]*"), "", 0, ""}
+  return {"BUSY", string.match(held, "^[^\n]*"), "", 0, "", 0}
 end
 local taken = take(token)
 if taken.err then return taken end
@@ -37,4 +38,10 @@ if taken[1] == "EMPTY" then
     end
   end
 end
-return {taken[1], taken[2] or "", taken[3] or "", taken[4] or 0, bad}
+local left = 0
+for i = 0, taken[1] == "JOB" and lists - 1 or -1 do
+  if ARGV[first_name_and_label + 2 * i] == taken[2] then
+    left = redis.call("LLEN", KEYS[first_list + i])
+  end
+end
+return {taken[1], taken[2] or "", taken[3] or "", taken[4] or 0, bad, left}
