@@ -14,7 +14,7 @@ from forkresque.supervisor import resources
 from forkresque.supervisor.gauges import Gauges
 
 SAMPLE_EVERY = 0.25  # seconds, while something waits or works
-REST = 1.0  # seconds between samples of a pool at rest
+REST = 1.0  # seconds between looks whether pools at rest have work again
 OLD = 0.75  # seconds after which a count of waiting jobs is too old: the clerk makes four a second
 _IN_HAND = (Doing.RUN, Doing.SETTLE)
 _REMEMBERED = 20  # decisions of each pool
@@ -74,14 +74,18 @@ class Scaling:
         """Look at the elastic pools, if it is time to; return what was changed."""
         if now < self.due_at() or self._crew.stopping:
             return []
-        self._gauges.look(now)
-        changes = [
+        idle = self._is_idle(facts)
+        if idle and all(pool.target == pool.least for pool in self._crew.pools):
+            self._due_at = now + REST  # there is nothing to decide, so nothing is sampled
+            return []
+        self._due_at = now + SAMPLE_EVERY
+        if not idle:  # who is idle uses nothing: that a pool shrinks need not cost CPU
+            self._gauges.look(now)
+        return [
             change
             for index, pool in enumerate(self._crew.pools)
             if pool.is_elastic and (change := self._decide(index, pool, facts, now))
         ]
-        self._due_at = now + (REST if self._is_at_rest(facts) else SAMPLE_EVERY)
-        return changes
 
     def _decide(
         self, index: int, pool: Pool, facts: Mapping[int, Facts], now: float
@@ -184,8 +188,8 @@ class Scaling:
     def _seats(self, index: int) -> Iterable[Seat]:
         return (seat for seat in self._board.taken(Role.WORKER) if seat.pool == index)
 
-    def _is_at_rest(self, facts: Mapping[int, Facts]) -> bool:
-        resting = (Doing.IDLE, Doing.CALL)
+    def _is_idle(self, facts: Mapping[int, Facts]) -> bool:
+        """Return whether no job waits and no worker has one, or boots to get one."""
         waits = any(depth.waiting for depth in self._board.depths[: len(self._crew.pools)])
-        at_least = all(pool.target == pool.least for pool in self._crew.pools)
-        return at_least and not waits and all(seen.doing in resting for seen in facts.values())
+        doings = {facts[child.seat].doing for child in self._crew.of(Kind.WORKER)}
+        return not waits and doings <= {Doing.IDLE, Doing.CALL}

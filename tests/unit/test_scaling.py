@@ -141,6 +141,42 @@ def test_a_pool_looks_at_its_queues_more_often_while_there_is_work(world: World)
     assert world.scaling.due_at() == world.now + REST
 
 
+def test_while_all_are_idle_nobody_is_looked_at(world: World) -> None:
+    world.over(2.0)
+    looked_at = world.gauges.looked_at
+    assert looked_at == world.now
+
+    world.doing = Doing.IDLE
+    assert world.over(100.0) == []
+    assert world.gauges.looked_at == looked_at
+
+    world.doing = Doing.RUN
+    world.over(2.0)
+    assert world.gauges.looked_at == world.now
+
+
+def test_a_pool_that_shrinks_looks_at_nobody_who_is_idle(world: World) -> None:
+    world.waiting = 500
+    world.over(10.0)
+    looked_at = world.gauges.looked_at
+
+    world.waiting, world.doing = 0, Doing.IDLE
+    changes = world.over(400.0)
+
+    assert (changes[-1].after, world.pool.target) == (2, 2)
+    assert world.gauges.looked_at == looked_at
+
+
+def test_a_pool_at_rest_grows_as_soon_as_one_that_was_looked_at_all_the_time(world: World) -> None:
+    world.doing = Doing.IDLE
+    world.over(100.0)
+
+    world.doing, world.waiting, began = Doing.RUN, 500, world.now
+    (first, *_) = world.over(5.0)
+
+    assert first.at - began <= REST + 1.25
+
+
 def test_before_it_is_time_nothing_is_looked_at(world: World) -> None:
     world.step()
     looked_at = world.gauges.looked_at
@@ -157,6 +193,7 @@ def test_pools_of_fixed_size_are_never_due(worlds: list[World]) -> None:
 
     assert world.scaling.due_at() == math.inf
     assert world.over(5.0) == []
+    assert world.gauges.looked_at == -math.inf
 
 
 def test_a_master_that_stops_has_nothing_to_scale(world: World) -> None:
