@@ -74,3 +74,183 @@ SYSTEM_CALLS: dict[str, dict[str, int]] = {
         "waitid": 1,
     },
 }
+# -- what Redis does ---------------------------------------------------------------------------
+
+# Round trips of a worker for each job of a row of equal ones.
+TRIPS = {"noop": 1, "limited": 1, "broken": 1, "locked": 2, "retried": 3}
+
+COMMANDS: dict[str, dict[str, int]] = {
+    # In a row of equal jobs, one settled and the next one claimed: what the hot path costs.
+    "noop": {
+        "-> done": 1,
+        "EXISTS": 1,
+        "GET": 1,
+        "INCR": 2,
+        "LPOP": 1,
+        "SET": 2,
+        "SISMEMBER": 1,
+    },
+    "limited": {
+        "-> done": 1,
+        "EXISTS": 1,
+        "GET": 1,
+        "INCR": 2,
+        "LPOP": 1,
+        "SET": 2,
+        "SISMEMBER": 1,
+    },
+    "broken": {
+        "-> settle": 1,
+        "EXISTS": 1,
+        "GET": 1,
+        "INCR": 2,
+        "LPOP": 1,
+        "RPUSH": 1,
+        "SET": 2,
+        "SISMEMBER": 1,
+        "TYPE": 1,
+    },
+    # The lock is taken when the job starts, and goes with its end.
+    "locked": {
+        "-> lock_take": 1,
+        "-> settle": 1,
+        "DEL": 2,
+        "EXISTS": 1,
+        "EXPIRE": 1,
+        "GET": 4,
+        "HGET": 1,
+        "HSET": 1,
+        "INCR": 2,
+        "LPOP": 1,
+        "SET": 3,
+        "SISMEMBER": 1,
+        "TTL": 1,
+        "TYPE": 1,
+    },
+    # A retry counts the attempts in keys of its own, as node-resque does.
+    "retried": {
+        "-> GET": 1,
+        "-> count_attempt": 1,
+        "-> settle": 1,
+        "DEL": 1,
+        "EXISTS": 1,
+        "GET": 3,
+        "INCR": 2,
+        "LPOP": 1,
+        "RPUSH": 1,
+        "SADD": 1,
+        "SET": 4,
+        "SISMEMBER": 1,
+        "TYPE": 3,
+        "ZADD": 1,
+    },
+    # A worker alone registers and claims the first job.
+    "coming": {
+        "-> CLIENT": 1,
+        "-> GET": 1,
+        "-> HELLO": 1,
+        "-> TIME": 1,
+        "-> claim": 1,
+        "-> register": 1,
+        "EXISTS": 2,
+        "GET": 3,
+        "LPOP": 1,
+        "SADD": 3,
+        "SET": 7,
+        "SISMEMBER": 1,
+        "SREM": 2,
+        "TYPE": 4,
+    },
+    "the last job": {
+        "-> done": 1,
+        "DEL": 1,
+        "EXISTS": 1,
+        "GET": 1,
+        "INCR": 2,
+        "LPOP": 1,
+        "SET": 1,
+        "SISMEMBER": 1,
+    },
+    # It claims once, and once more so that Redis tells when the answer is no longer true.
+    "resting": {
+        "-> CLIENT": 1,
+        "-> claim": 2,
+        "EXISTS": 4,
+        "GET": 2,
+        "LLEN": 2,
+        "LPOP": 2,
+        "SISMEMBER": 2,
+        "SMEMBERS": 2,
+    },
+    # The keeper of its lease gives that up over a connection of its own.
+    "leaving": {
+        "-> DEL": 1,
+        "-> HELLO": 1,
+        "-> SMEMBERS": 1,
+        "-> SREM": 1,
+        "-> unregister": 1,
+        "DEL": 1,
+        "EXISTS": 1,
+        "GET": 1,
+        "SREM": 2,
+    },
+    "enqueue": {
+        "-> enqueue": 1,
+        "RPUSH": 1,
+        "SADD": 1,
+        "SET": 1,
+    },
+    "enqueue_at": {
+        "-> enqueue_at": 1,
+        "GET": 1,
+        "RPUSH": 1,
+        "SADD": 1,
+        "SET": 1,
+        "SISMEMBER": 2,
+        "TYPE": 3,
+        "ZADD": 1,
+    },
+    "bulk of 100": {
+        "-> bulk": 1,
+        "GET": 1,
+        "RPUSH": 1,
+        "SADD": 1,
+        "SET": 1,
+        "TYPE": 2,
+    },
+    # A hundred jobs a batch, all of one second.
+    "promoting 1000": {
+        "-> CLIENT": 1,
+        "-> LRANGE": 10,
+        "-> SCAN": 1,
+        "-> TIME": 11,
+        "-> ZRANGE": 1,
+        "-> ZRANGEBYSCORE": 11,
+        "-> promote": 10,
+        "GET": 30,
+        "LINDEX": 1000,
+        "LLEN": 10,
+        "LPOP": 1000,
+        "RPUSH": 1000,
+        "SADD": 1000,
+        "SREM": 1000,
+        "TIME": 10,
+        "TYPE": 1020,
+        "ZREM": 1,
+    },
+}
+
+# What the clerk of a leading host asks in each round of five seconds, while all are idle.
+CLERK: dict[str, dict[str, int]] = {
+    "each round": {
+        "-> CLIENT": 1,
+        "-> SMEMBERS": 1,
+        "-> TIME": 2,
+        "-> ZRANGE": 1,
+        "-> ZRANGEBYSCORE": 1,
+        "-> beat": 1,
+        "-> lead": 1,
+    },
+}
+CLERK_SELDOM = {"-> SCAN": 1, "-> MGET": 1}  # once a minute: stray buckets, node-resque's workers
+CLERK_A_MINUTE = 98  # the target is 40

@@ -1,6 +1,6 @@
 """The application whose costs are counted: jobs that do nothing, each in its own way."""
 
-from forkresque import Forkresque, JobLock
+from forkresque import Forkresque, JobLock, Retry
 
 app = Forkresque()
 
@@ -11,16 +11,22 @@ def noop(*_: object) -> None:
 
 
 @app.job("limited", queue="cost", timeout=30)
-def limited() -> None:
+def limited(*_: object) -> None:
     """Do nothing within a limit."""
 
 
 @app.job("locked", queue="cost", plugins=[JobLock()])
-def locked() -> None:
+def locked(*_: object) -> None:
     """Do nothing with a lock."""
 
 
 @app.job("broken", queue="cost")
-def broken() -> None:
+def broken(*_: object) -> None:
     """Fail."""
+    raise ValueError("broken")
+
+
+@app.job("retried", queue="cost", plugins=[Retry(attempts=2, delay=3600)])
+def retried(*_: object) -> None:
+    """Fail, and be tried again when nobody looks."""
     raise ValueError("broken")

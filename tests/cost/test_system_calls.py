@@ -1,13 +1,12 @@
-"""What a worker of a pool asks of the kernel for each job, and what its master asks at rest.
+"""What a worker of a pool asks of the kernel for each job.
 
 Calls are counted, so the numbers are the same on a busy machine. What happens by the clock, such as
 a title or a beat, is in few jobs: what counts is what nearly all of them cost.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 
 import pytest
 
@@ -15,7 +14,7 @@ from forkresque.protocol.payload import encode_job
 from tests.conftest import SERVERS
 from tests.cost.budget import SYSTEM_CALLS
 from tests.cost.comparing import assert_cost
-from tests.cost.tracing import Traced, counted, jobs, opened, traced
+from tests.cost.tracing import Traced, jobs, traced
 from tests.support.servers import Server, binaries
 from tests.support.site import KEYS, Site, await_rest
 from tests.support.sizes import sized
@@ -24,7 +23,6 @@ from tests.support.waiting import wait_until
 APP = ("-A", "tests.cost.jobs", "-q", "cost")
 NEARLY_ALL = 0.9  # of the jobs cost what is in the budget, each
 SELDOM = 0.1  # of that, on average, may come on top by the clock
-TURNS = 4  # of the master's loop, which sleeps for a second at most
 
 
 @pytest.fixture(scope="module")
@@ -71,28 +69,3 @@ def test_a_job_costs_these_system_calls(site: Site, pool: Traced, name: str, num
     assert times >= NEARLY_ALL * number, f"only {times} of {number} jobs cost that"
     total = sum(cost.total() for cost in costs)
     assert total <= (1 + SELDOM) * number * sum(SYSTEM_CALLS[name].values())
-
-
-def test_at_rest_a_master_looks_at_no_process(site: Site) -> None:
-    with ExitStack() as stack:  # one of a fixed size, and one that could grow
-        url, sizes = url_of(site), ("2", "1:3")
-        pools = [stack.enter_context(traced(*APP, "-c", size, url=url)) for size in sizes]
-        for pool, size in zip(pools, (2, 1), strict=True):
-            await_rest(pool.master, size)
-        begun = [pool.length(pool.master.pid) for pool in pools]
-
-        files = [at_rest(pool, since) for pool, since in zip(pools, begun, strict=True)]
-
-        others = {file for file in files[0] | files[1] if re.match("/proc/[0-9]", file)}
-        own = {f"/proc/{pid}/task/{pid}/children" for pool in pools if (pid := pool.master.pid)}
-        assert others <= own
-
-
-def at_rest(pool: Traced, since: int) -> set[str]:
-    """Return which files a master opens in a few turns of its loop."""
-
-    def turned() -> str:
-        calls = pool.calls(pool.master.pid, since)
-        return calls if counted(calls)["epoll_wait"] > TURNS else ""
-
-    return opened(wait_until(turned, f"{TURNS} turns of the master's loop", 20.0))
