@@ -254,3 +254,39 @@ CLERK: dict[str, dict[str, int]] = {
 }
 CLERK_SELDOM = {"-> SCAN": 1, "-> MGET": 1}  # once a minute: stray buckets, node-resque's workers
 CLERK_A_MINUTE = 98  # the target is 40
+
+# -- instructions ------------------------------------------------------------------------------
+
+COUNTED_ON = (3, 11)  # by this Python; on another the ratios are others
+SLACK, SLACK_ELSEWHERE = 0.15, 0.6  # of the ratio, up or down
+
+# What a thing takes, and of what: a loop of a hundred additions, json.dumps or json.loads of a job.
+INSTRUCTIONS: dict[str, tuple[str, float]] = {
+    "encode": ("dumps", 1.06),
+    "encode with a float that JavaScript writes otherwise": ("dumps", 1.29),
+    "encode_job": ("dumps", 1.18),
+    "encode_job of a no-op": ("dumps", 0.341),
+    "parse": ("loads", 0.928),
+    "parse a no-op": ("loads", 0.551),
+    "digest": ("loop", 0.193),
+    "record_head": ("loop", 0.783),
+    "ten fresh tokens": ("loop", 0.696),
+    "fill": ("loop", 0.276),
+    "by_digest": ("loop", 0.311),
+    "failure_entry": ("dumps", 3.86),
+    # A master does these in each turn of its loop, of which an idle one has a turn a second.
+    "crew.plan of eight": ("loop", 14.1),
+    "crew.next_step_at of eight": ("loop", 1.24),
+    "judge a worker": ("loop", 0.692),
+    "autoscaler, a second of work": ("loop", 6.53),
+    "autoscaler, a second at rest": ("loop", 5.84),
+    "expand": ("loop", 6.05),
+    "expand a star": ("loop", 3.21),
+    "ten times places, strict": ("loop", 0.563),
+    "places, round robin": ("loop", 0.244),
+    "places, by weight": ("loop", 0.72),
+    "ten times backoff": ("loop", 1.33),
+    "silence of fifty": ("loop", 3.61),
+    # All that a worker without a master does between two of its jobs, redis-py included.
+    "a worker's no-op job": ("loop", 5.5),
+}
