@@ -1,5 +1,7 @@
 """The application whose costs are counted: jobs that do nothing, each in its own way."""
 
+import time
+
 from forkresque import Forkresque, JobLock, Retry
 
 app = Forkresque()
@@ -30,3 +32,9 @@ def broken(*_: object) -> None:
 def retried(*_: object) -> None:
     """Fail, and be tried again when nobody looks."""
     raise ValueError("broken")
+
+
+@app.job("nap", queue="cost")
+def nap(_: object) -> None:
+    """Take a second, in which the master's loop has a few turns."""
+    time.sleep(1.0)

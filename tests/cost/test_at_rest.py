@@ -1,6 +1,5 @@
-"""What a pool costs while there is nothing to do."""
+"""What a pool costs besides its jobs: while there are none, and to know how large it should be."""
 
-import re
 from collections import Counter
 
 import pytest
@@ -15,39 +14,48 @@ from tests.support.waiting import wait_until
 
 APP = ("-A", "tests.cost.jobs", "-q", "cost")
 ROUNDS = 12  # of the clerk in a minute: it renews the lease every five seconds
+PATIENCE = 30.0  # seconds for what takes two on a quiet machine: strace makes it slow
 TURNS = 3  # of the master's loop, which sleeps for a second at most
 
 
-@pytest.mark.parametrize("size", ["2", "1:3"])
+@pytest.mark.parametrize(
+    ("size", "busy", "looks"),
+    [("2", False, False), ("2", True, False), ("1:3", False, False), ("1:3", True, True)],
+)
 @patient
-def test_a_master_looks_at_no_process_while_all_are_idle(bench: Bench, size: str) -> None:
+def test_a_master_looks_at_its_workers_only_to_size_a_pool_at_work(
+    bench: Bench, size: str, *, busy: bool, looks: bool
+) -> None:
     with traced(*APP, "-c", size, url=bench.server.url) as pool:
-        await_rest(pool.master, int(size[0]))
-        pid = pool.master.pid
+        await_rest(pool.master, int(size[0]), PATIENCE)
+        pids = [worker.pid for worker in pool.master.children("worker")]
+        since = pool.length(pool.master.pid)
+        if busy:
+            for number in range(4):
+                bench.site.enqueue("nap", number, queue="cost")
 
-        files = opened(a_few_turns(pool))
+        files = opened(a_few_turns(pool, since))
 
-    looked_at = {file for file in files if re.match("/proc/[0-9]", file)}
-    assert looked_at <= {f"/proc/{pid}/task/{pid}/children"}
+    looked_at = {file for file in files for pid in pids if file.startswith(f"/proc/{pid}/")}
+    assert bool(looked_at) == looks, looked_at
 
 
-def a_few_turns(pool: Traced) -> str:
+def a_few_turns(pool: Traced, since: int) -> str:
     """Return what a master asks of the kernel in a few turns of its loop."""
     pid = pool.master.pid
-    since = pool.length(pid)
 
     def turned() -> str:
         calls = pool.calls(pid, since)
         return calls if counted(calls)["epoll_wait"] > TURNS else ""
 
-    return wait_until(turned, f"{TURNS} turns of the master's loop", 30.0)
+    return wait_until(turned, f"{TURNS} turns of the master's loop", PATIENCE)
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(12, marks=pytest.mark.full)])
 @patient
 def test_only_the_clerk_of_an_idle_pool_asks_redis_and_seldom(bench: Bench, rounds: int) -> None:
     master = bench.start(*APP, "-c", "8", url=bench.server.tcp_url)
-    await_rest(master, 8)
+    await_rest(master, 8, PATIENCE)
 
     with hearing(bench.server) as heard:
         await_renewals(bench, rounds + 1)

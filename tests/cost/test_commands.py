@@ -137,12 +137,12 @@ def test_a_pool_asks_once_for_each_job(
     server: Server, redis: Redis, start: Starter, number: int
 ) -> None:
     master = start("-A", "tests.cost.jobs", "-q", "cost", "-c", "2", url=server.tcp_url)
-    await_rest(master, 2)
+    await_rest(master, 2, 30.0)
 
     with hearing(server) as heard:
         fill(redis, "noop", number)
         wait_until(lambda: redis.get(KEYS.stat("processed")) == b"%d" % number, "all done", 60.0)
-        await_rest(master, 2)
+        await_rest(master, 2, 30.0)
 
     workers = {request.client for request in heard.requests if request.name == "done"}
     asked = Counter(request.name for request in heard.requests if request.client in workers)

@@ -44,7 +44,7 @@ def url_of(site: Site) -> str:
 
 def drained(site: Site, pool: Traced, name: str, number: int) -> list[Counter[str]]:
     """Have the pool do so many equal jobs that wait in a row; return what each cost."""
-    await_rest(pool.master, 1)
+    await_rest(pool.master, 1, 30.0)
     worker = pool.master.children("worker")[0].pid
     before, since = site.count("processed") + site.count("failed"), pool.length(worker)
     site.redis.sadd(KEYS.queues(), "cost")
