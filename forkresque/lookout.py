@@ -17,9 +17,9 @@ from forkresque.events import Emitter
 from forkresque.neighbours import Neighbours
 from forkresque.policy.backoff import Backoff
 from forkresque.processes import host_label
-from forkresque.promoter import Pass, Promoter
+from forkresque.promoter import Promoter
 from forkresque.protocol.connection import FLUSHED
-from forkresque.protocol.delayed import Delayed, Due
+from forkresque.protocol.delayed import Bucket, Delayed, Due
 from forkresque.protocol.payload import decoded
 from forkresque.protocol.registry import Registry
 
@@ -30,6 +30,7 @@ T = TypeVar("T")
 Retry = Callable[[int], int]
 
 _STUCK = 100  # jobs put back at a time, between two looks at whether to end
+_LONGEST = 1.0  # seconds for which one look promotes
 _UNTOLD = 1.0  # seconds between looks, at most, where Redis cannot tell of changes
 
 
@@ -75,6 +76,7 @@ class Lookout:
         self._backoff = Backoff(first=0.1, most=2.0)
         self._news: set[bytes] = set()  # keys that have changed since the last look
         self._leads_told = 0
+        self._second_told: int | None = None  # whose jobs were told of last in this look
         self.pause = 0.0  # seconds until the next look
 
     @property
@@ -127,23 +129,28 @@ class Lookout:
     # -- delayed jobs --------------------------------------------------------------------------
 
     def _promote(self, until: Callable[[], bool]) -> int:
-        """Seek or renew the lead, and promote all that is due; return how many jobs that was."""
+        """Seek or renew the lead, and promote what is due; return how many jobs that was.
+
+        When that is very much, the next look goes on with it: the leader has other duties, too.
+        """
         self._promoter.renew(now=self._may_have_changed())
         self._note_lead()
         if self.leads:
             self._events.emit("poll")
-        promoted, second = 0, None
+        self._second_told = None
+        promoted, ends_at = 0, time.monotonic() + _LONGEST
         while not until():
             result = self._promoter.step()
             self._note_lead()
-            if not result.jobs:
+            if not result.buckets:
                 self.pause = min(self.pause, result.pause)
                 break
-            if result.second != second:
-                second = result.second
-                self._events.emit("working_timestamp", second)
-            self._tell_of_jobs(result)
+            for bucket in result.buckets:
+                self._tell_of_jobs(bucket)
             promoted += result.promoted
+            if time.monotonic() > ends_at:
+                self.pause = 0.0
+                break
         self._look_at_locks()
         self._backoff.reset()
         return promoted
@@ -174,13 +181,16 @@ class Lookout:
             self._leads_told = self._promoter.leads_taken
             self._events.emit("leader")
 
-    def _tell_of_jobs(self, result: Pass) -> None:
+    def _tell_of_jobs(self, bucket: Bucket) -> None:
+        if bucket.second != self._second_told:
+            self._second_told = bucket.second
+            self._events.emit("working_timestamp", bucket.second)
         is_heard = "transferred_job" in self._events.heard
-        for job in result.jobs:
+        for job in bucket.jobs:
             if job.entry:
-                self._events.emit("error", _refusal(job, result.second))
+                self._events.emit("error", _refusal(job, bucket.second))
             elif is_heard:
-                self._events.emit("transferred_job", result.second, decoded(job.payload))
+                self._events.emit("transferred_job", bucket.second, decoded(job.payload))
 
     def _tell_of_worker(self, name: str, entry: bytes, silent_for: float) -> None:
         if "clean_stuck_worker" in self._events.heard:

@@ -1,13 +1,19 @@
-"""Promoter: one of all leads, and moves delayed jobs to their queues when their second comes."""
+"""Promoter: one of all leads, and moves delayed jobs to their queues when their second comes.
+
+The oldest go first. While those that are late are many, every second batch takes the newest second
+of the last minute instead: a job that is due now does not wait for a million that are overdue,
+and these go on at half the pace at least.
+"""
 
 import logging
 import math
 import secrets
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from forkresque.errors import BadKey
-from forkresque.protocol.delayed import Delayed, Due, Lead, Leadership
+from forkresque.protocol.delayed import Bucket, Delayed, Lead, Leadership
 
 log = logging.getLogger("forkresque.scheduler")
 
@@ -15,6 +21,8 @@ TERM = 15.0  # seconds the lead lasts without being renewed
 RENEWAL = 5.0
 LOOK = 1.0  # seconds between a follower's looks whether the lead is free
 SWEEP_EVERY = 55.0  # seconds between searches for stray buckets
+LATE = 2.0  # seconds after which what is still due holds up what has come due since
+RECENT = 60  # seconds for which a second is among the newest
 _SWEEP_PAUSE = 0.05  # seconds between two pages of a search, to leave Redis to others
 
 
@@ -22,17 +30,16 @@ _SWEEP_PAUSE = 0.05  # seconds between two pages of a search, to leave Redis to 
 class Pass:
     """What one look brought: the jobs promoted, and how long nothing more will be due.
 
-    `jobs` are those of `second` that have moved; one with an `entry`, to the failed list.
+    The jobs are told by their second; one with an `entry` has moved to the failed list.
     """
 
     pause: float
-    second: int = 0
-    jobs: tuple[Due, ...] = ()
+    buckets: tuple[Bucket, ...] = ()
 
     @property
     def promoted(self) -> int:
         """Return how many jobs have moved."""
-        return len(self.jobs)
+        return sum(len(bucket.jobs) for bucket in self.buckets)
 
 
 class Promoter:
@@ -63,6 +70,7 @@ class Promoter:
         self._state = Leadership(Lead.FOLLOW)
         self.leads_taken = 0  # how often `leads` has become true
         self._passed_over: set[int] = set()
+        self._newest_next = False
         self._sweep_every = sweep_every
         self._sweep_at = -math.inf
         self._cursor = 0
@@ -89,10 +97,10 @@ class Promoter:
         self.renew()
         if self.state is not Lead.PROMOTE:
             return Pass(max(0.0, self._renew_at - time.monotonic()))
-        for second in self._delayed.due():
-            jobs = self._promote(second)
-            if jobs:
-                return Pass(0.0, second, jobs)
+        for seconds in self._due():
+            buckets = self._promote(seconds)
+            if buckets:
+                return Pass(0.0, buckets)
             if self.state is not Lead.PROMOTE:
                 return Pass(0.0)
         self._sweep()
@@ -121,19 +129,37 @@ class Promoter:
     def _forget_lead(self) -> None:
         self._state, self._renew_at = Leadership(Lead.FOLLOW), -math.inf
 
-    def _promote(self, second: int) -> tuple[Due, ...]:
-        try:
-            jobs = self._delayed.batch(second)
-            result = self._delayed.promote(second, jobs, token=self.token)
-        except BadKey as error:
+    def _due(self) -> Iterator[Sequence[int]]:
+        """Yield the seconds to look at, in their order; see the module."""
+        pages = self._delayed.due()
+        oldest = next(pages, [])
+        is_late = bool(oldest) and self._delayed.looked_at - oldest[0] > LATE
+        self._newest_next = is_late and not self._newest_next
+        if self._newest_next:
+            yield self._delayed.newest(RECENT)
+        yield oldest
+        yield from pages
+
+    def _promote(self, seconds: Sequence[int]) -> tuple[Bucket, ...]:
+        """Promote the first batch of these seconds of which something moves."""
+        while seconds:
+            batch, troubles = self._delayed.batch(seconds)
+            seconds = seconds[len(batch) + len(troubles) :]
+            batch.sort(key=lambda bucket: bucket.second)
+            result = self._delayed.promote(batch, token=self.token)
+            self._complain({**troubles, **result.troubles})
+            if result.fenced:
+                log.warning("the lead was lost before its term was over")
+                self._forget_lead()
+            if result.buckets or result.fenced:
+                return tuple(result.buckets)
+        return ()
+
+    def _complain(self, troubles: Mapping[int, BadKey]) -> None:
+        for second, error in troubles.items():
             if second not in self._passed_over:
-                log.error("second=%s is passed over: %s", second, error)  # noqa: TRY400
+                log.error("second=%s is passed over: %s", second, error)
                 self._passed_over.add(second)
-            return ()
-        if result.fenced:
-            log.warning("the lead was lost before its term was over")
-            self._forget_lead()
-        return result.jobs
 
     def _sweep(self) -> None:
         """Look at one page of all keys for buckets that are not in the schedule; adopt those.

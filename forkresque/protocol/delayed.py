@@ -1,7 +1,7 @@
 """Jobs that wait for their second, and who may move them when it has come."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import count
 
@@ -10,9 +10,10 @@ from forkresque.protocol.connection import Link, RedisClock
 from forkresque.protocol.failure import failure_entry
 from forkresque.protocol.keys import Keys, second_of, to_text
 from forkresque.protocol.payload import parse
-from forkresque.protocol.script import load
+from forkresque.protocol.script import Call, Scalar, load
 
-BATCH = 100  # the most that one script moves
+BATCH = 100  # jobs; the most that one script moves
+_BATCH_BYTES = 1_000_000  # about the most that one batch reads: Redis must not copy for long
 PAGE = 1000  # keys that one step of a search looks at
 FOREIGN_TERM = 180  # seconds; what Ruby and node give their own scheduler locks
 
@@ -47,17 +48,35 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
-class Promotion:
-    """What a batch brought: the jobs that moved, and how many are left at that second."""
+class Bucket:
+    """The first jobs of one second."""
 
+    second: int
     jobs: tuple[Due, ...]
-    left: int
+
+
+@dataclass(slots=True)
+class Promotion:
+    """What a batch brought: the jobs that moved, by their second, and what was in the way.
+
+    `left` is how many more are due at the last second that was looked at, and `troubles` why
+    those at some seconds cannot move. With `fenced`, another scheduler leads.
+    """
+
+    buckets: list[Bucket] = field(default_factory=list)
+    left: int = 0
     fenced: bool = False
+    troubles: dict[int, BadKey] = field(default_factory=dict)
 
     @property
     def moved(self) -> int:
         """Return how many jobs moved."""
-        return len(self.jobs)
+        return sum(len(bucket.jobs) for bucket in self.buckets)
+
+    def add(self, second: int, jobs: Sequence[Due]) -> None:
+        """Take note of jobs that moved."""
+        if jobs:
+            self.buckets.append(Bucket(second, tuple(jobs)))
 
 
 class Tick(StrEnum):
@@ -119,8 +138,8 @@ class Delayed:
         """Return the token of the scheduler that leads, or ""."""
         return to_text(self._link.command("GET", self._keys.leader()) or b"")
 
-    def due(self) -> Iterator[int]:
-        """Yield the seconds that have come, oldest first.
+    def due(self) -> Iterator[list[int]]:
+        """Yield the seconds that have come, oldest first, in pages.
 
         A member that is not a number was not put there by a Resque; it is passed over.
         """
@@ -130,9 +149,18 @@ class Delayed:
             page = self._link.command(
                 "ZRANGEBYSCORE", self._keys.schedule(), "-inf", now, "LIMIT", offset, BATCH
             )
-            yield from (second for member in page if (second := second_of(member)) is not None)
+            yield _seconds(page)
             if len(page) < BATCH:
                 return
+
+    def newest(self, within: int) -> list[int]:
+        """Return the last seconds that have come, newest first, of the last `within` seconds.
+
+        Seen from the last look at what is `due`.
+        """
+        now = int(self.looked_at)
+        limits = (now, f"({now - within}", "LIMIT", 0, BATCH)
+        return _seconds(self._link.command("ZREVRANGEBYSCORE", self._keys.schedule(), *limits))
 
     def next_second(self) -> float | None:
         """Return the first second at which something is due, or None.
@@ -145,50 +173,76 @@ class Delayed:
         first = found[0]
         return float(first[1] if isinstance(first, list) else found[1])
 
-    def batch(self, second: int) -> list[Due]:
-        """Read the first jobs due at `second`. Anything that is not a job is due to fail."""
-        found = self._link.command("LRANGE", self._keys.delayed(second), 0, BATCH - 1)
-        return [self._judged(raw) for raw in found]
+    def batch(self, seconds: Sequence[int]) -> tuple[list[Bucket], dict[int, BadKey]]:
+        """Read what is due first at these seconds, of as many of them as make one batch.
 
-    def promote(self, second: int, jobs: Sequence[Due], *, token: str) -> Promotion:
-        """Move `jobs`, the first of their second, while `token` leads. See lua/promote.lua."""
-        targets = [self._target(job) for job in jobs]
-        answer = self._link.call(
-            load("promote").pack(
-                node_leader=self._keys.node_leader(),
-                node_master=self._keys.node_master(),
-                ruby_master=self._keys.ruby_master(),
-                schedule=self._keys.schedule(),
-                bucket=self._keys.delayed(second),
-                queues=self._keys.queues(),
-                failures=self._keys.stat("failed"),
-                failed_lists=self._keys.failed_lists(),
-                target_and_timestamps=[
-                    key
-                    for (target, _), job in zip(targets, jobs, strict=True)
-                    for key in (target, self._keys.timestamps(job.payload))
-                ],
-                token=token,
-                second=second,
-                payload_and_name_and_entry=[
-                    text
-                    for (_, name), job in zip(targets, jobs, strict=True)
-                    for text in (job.payload, name, job.entry)
-                ],
-            )
-        )
+        Anything that is not a job is due to fail. Also returns the troubles with seconds at which
+        nothing can be read. See lua/read_due.lua.
+        """
+        keys = [self._keys.delayed(second) for second in seconds]
+        call = load("read_due").pack(bucket=keys, jobs=BATCH, bytes=_BATCH_BYTES)
+        buckets, troubles = [], {}
+        for second, key, found in zip(seconds, keys, self._link.call(call), strict=False):
+            if isinstance(found, list):
+                buckets.append(Bucket(second, tuple(map(self._judged, found))))
+            else:
+                troubles[second] = _trouble(key)
+        return buckets, troubles
+
+    def promote(self, batch: Sequence[Bucket], *, token: str) -> Promotion:
+        """Move jobs, the first of their seconds, while `token` leads. See lua/promote.lua."""
+        promotion, rest = Promotion(), list(batch)
+        while rest:
+            answer = self._link.call(self._moving(rest, token))
+            if answer[0] == b"FENCED":
+                promotion.fenced = True
+                return promotion
+            numbers, stopped = answer[2:], answer[0] != b"OK"
+            *done, (last, moved) = zip(rest, numbers[::2], strict=False)
+            for bucket, number in [*done, (last, moved)]:
+                promotion.add(bucket.second, bucket.jobs[:number])
+            promotion.left = len(last.jobs) - moved if stopped else numbers[-1]
+            if not stopped or answer[0] == b"EARLY":
+                return promotion
+            rest = rest[len(done) :]
+            rest[:1] = self._without(answer, last, moved, promotion)
+        return promotion
+
+    def _without(
+        self, answer: Sequence[bytes], bucket: Bucket, moved: int, promotion: Promotion
+    ) -> Iterable[Bucket]:
+        """Return what of a second can still be promoted, when something was in the way."""
         if answer[0] == b"BADKEY":
-            raise BadKey(f"{to_text(answer[1])} holds another type; its jobs are not promoted")
-        if answer[0] in (b"FENCED", b"EARLY"):
-            return Promotion((), len(jobs), fenced=answer[0] == b"FENCED")
-        if answer[0] == b"BADQUEUE":
-            # Nothing can be put there, and what is due behind that job must not wait for it.
-            rest = list(jobs[answer[1] :])
-            reason = f"{to_text(answer[2])} holds another type than a queue"
-            rest[0] = self._refused(rest[0].payload, "BadKey", reason, queue=rest[0].queue)
-            after = self.promote(second, rest, token=token)
-            return replace(after, jobs=(*jobs[: answer[1]], *after.jobs))
-        return Promotion(tuple(jobs[: answer[1]]), answer[2])
+            promotion.troubles[bucket.second] = _trouble(answer[1])
+            return ()
+        # Nothing can be put there, and what is due behind that job must not wait for it.
+        job, *others = bucket.jobs[moved:]
+        reason = f"{to_text(answer[1])} holds another type than a queue"
+        refused = self._refused(job.payload, "BadKey", reason, queue=job.queue)
+        return (replace(bucket, jobs=(refused, *others)),)
+
+    def _moving(self, batch: Sequence[Bucket], token: str) -> Call:
+        places: list[Scalar] = []
+        words: list[Scalar] = []
+        for bucket in batch:
+            places.append(self._keys.delayed(bucket.second))
+            words += (bucket.second, len(bucket.jobs))
+            for job in bucket.jobs:
+                target, name = self._target(job)
+                places += (target, self._keys.timestamps(job.payload))
+                words += (job.payload, name, job.entry)
+        return load("promote").pack(
+            node_leader=self._keys.node_leader(),
+            node_master=self._keys.node_master(),
+            ruby_master=self._keys.ruby_master(),
+            schedule=self._keys.schedule(),
+            queues=self._keys.queues(),
+            failures=self._keys.stat("failed"),
+            failed_lists=self._keys.failed_lists(),
+            bucket_and_targets=places,
+            token=token,
+            second_and_count_and_jobs=words,
+        )
 
     def tick(self, name: str, moment: int, queue: str, payload: bytes, *, token: str) -> Tick:
         """Enqueue `payload` for one moment of a recurring schedule, once. See lua/tick.lua."""
@@ -261,3 +315,11 @@ class Delayed:
             failed_at=self.clock.now(),
         )
         return Due(raw, queue, entry, reason)
+
+
+def _seconds(members: Iterable[bytes]) -> list[int]:
+    return [second for member in members if (second := second_of(member)) is not None]
+
+
+def _trouble(key: bytes) -> BadKey:
+    return BadKey(f"{to_text(key)} holds another type; its jobs are not promoted")

@@ -22,7 +22,7 @@ from forkresque.protocol.claims import (
     WorkerId,
 )
 from forkresque.protocol.connection import Target
-from forkresque.protocol.delayed import Delayed, Lead
+from forkresque.protocol.delayed import Bucket, Delayed, Lead
 from forkresque.protocol.failure import failure_entry, parse_failure
 from forkresque.protocol.failures import Failures
 from forkresque.protocol.keys import Keys
@@ -194,10 +194,12 @@ class Walk:
     def promote(self) -> None:
         if self.delayed.lead("us", term=15.0).state is not Lead.PROMOTE:
             return
-        for second in self.delayed.due():
-            jobs = self.delayed.batch(second)[: self.chance.randint(1, 3)]
+        for seconds in self.delayed.due():
+            batch, _ = self.delayed.batch(seconds)
+            most = self.chance.randint(1, 3)
+            batch = [Bucket(bucket.second, bucket.jobs[:most]) for bucket in batch]
             for _ in range(self.chance.choice((1, 2))):
-                self.delayed.promote(second, jobs, token="us")
+                self.delayed.promote(batch, token="us")
 
     def requeue_failed(self) -> None:
         entries = self.failures.entries(0, -1)

@@ -232,10 +232,10 @@ def test_a_due_job_is_promoted_once(link: Link, redis: Redis, lose: Lose, proxy:
     redis.zadd(KEYS.schedule(), {str(PAST): PAST})
     delayed = Delayed(link, KEYS)
     assert delayed.lead("us", term=15.0).state is Lead.PROMOTE
-    jobs = delayed.batch(PAST)
+    batch, _ = delayed.batch([PAST])
     lose("promote")
 
-    insist(lambda: delayed.promote(PAST, jobs, token="us"))
+    insist(lambda: delayed.promote(batch, token="us"))
 
     assert proxy.fired == 1
     assert listed(redis, KEYS.queue("q")) == [RAW, NEXT]

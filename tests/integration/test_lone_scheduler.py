@@ -546,10 +546,10 @@ def test_what_nobody_has_thought_of_is_told_and_tried_again(
     delay(one_redis, RAW)
     surprises = [ZeroDivisionError("surprise"), ZeroDivisionError("surprise")]
 
-    def due(self: Any) -> Iterator[int]:
+    def due(self: Any) -> Iterator[list[int]]:
         if surprises:
             raise surprises.pop()
-        yield PAST
+        yield [PAST]
 
     monkeypatch.setattr("forkresque.protocol.delayed.Delayed.due", due)
     scheduler = new()

@@ -55,9 +55,8 @@ def test_a_step_leads_and_promotes_what_is_due(new: NewPromoter, redis: Redis) -
     delay(redis, RAW, second=PAST + 1)
     promoter = new()
 
-    assert promoter.step().promoted == 2
+    assert promoter.step().promoted == 3
     assert promoter.state is Lead.PROMOTE
-    assert promoter.step().promoted == 1
     assert promoter.step().promoted == 0
 
     assert queued(redis) == [RAW, RAW, RAW]
@@ -86,6 +85,111 @@ def test_a_backlog_is_promoted_a_hundred_at_a_time(new: NewPromoter, redis: Redi
 
     assert [promoter.step().promoted for _ in range(4)] == [100, 100, 50, 0]
     assert queued(redis) == raws
+
+
+def numbered(number: int) -> bytes:
+    return b'{"class":"x","queue":"q","args":[%d]}' % number
+
+
+def late(redis: Redis, number: int) -> list[bytes]:
+    """Leave so many jobs, each at a second of its own long ago; return them, the oldest first."""
+    raws = [numbered(each) for each in range(number)]
+    pipeline = redis.pipeline()
+    for second, raw in enumerate(raws, PAST):
+        pipeline.rpush(KEYS.delayed(second), raw)
+        pipeline.sadd(KEYS.timestamps(raw), f"delayed:{second}")
+        pipeline.zadd(KEYS.schedule(), {str(second): second})
+    pipeline.execute()
+    return raws
+
+
+def test_a_batch_takes_many_seconds_in_their_order(new: NewPromoter, redis: Redis) -> None:
+    raws = late(redis, 250)
+    promoter = new()
+
+    assert [promoter.step().promoted for _ in range(4)] == [100, 100, 50, 0]
+    assert queued(redis) == raws
+    assert not redis.keys("*delayed*") + redis.keys("*timestamps*")
+
+
+def test_a_pass_tells_which_job_was_due_when(new: NewPromoter, redis: Redis) -> None:
+    delay(redis, numbered(1), numbered(2))
+    delay(redis, numbered(3), second=PAST + 1)
+
+    told = {b.second: [job.payload for job in b.jobs] for b in new().step().buckets}
+
+    assert told == {PAST: [numbered(1), numbered(2)], PAST + 1: [numbered(3)]}
+
+
+def test_a_second_without_jobs_leaves_the_schedule(new: NewPromoter, redis: Redis) -> None:
+    redis.zadd(KEYS.schedule(), {"5": 5, "6": 6})
+    delay(redis, RAW)
+
+    assert new().step().promoted == 1
+    assert not redis.exists(KEYS.schedule())
+
+
+def test_a_batch_of_large_jobs_is_small(new: NewPromoter, redis: Redis) -> None:
+    large = [b'{"class":"x","queue":"q","args":["%b"]}' % (b"%d" % n * 300_000) for n in range(9)]
+    for number, raw in enumerate(large):
+        delay(redis, raw, second=PAST + number)
+
+    assert new().step().promoted == 4
+    assert queued(redis) == large[:4]
+
+
+def test_a_job_that_is_due_now_does_not_wait_for_all_that_are_late(
+    new: NewPromoter, redis: Redis
+) -> None:
+    raws = late(redis, 1000)
+    fresh = b'{"class":"x","queue":"fresh","args":[]}'
+    promoter = new()
+    promoter.step()
+
+    delay(redis, fresh, second=redis.time()[0])
+    passes(promoter, 2)
+
+    assert queued(redis, "fresh") == [fresh]
+    passes(promoter, 12)
+    assert queued(redis) == raws
+
+
+def test_those_that_are_late_do_not_wait_for_all_that_come_due(
+    new: NewPromoter, redis: Redis
+) -> None:
+    raws = late(redis, 1000)
+    fresh = b'{"class":"x","queue":"fresh","args":[]}'
+    promoter = new()
+    for _ in range(20):
+        delay(redis, *[fresh] * 200, second=redis.time()[0])
+        promoter.step()
+
+    assert queued(redis) == raws
+    assert redis.llen(KEYS.queue("fresh")) == 1000
+
+
+def test_while_nothing_is_late_the_oldest_second_comes_first(
+    new: NewPromoter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forkresque.promoter.LATE", 600.0)  # however slow this test is
+    second = redis.time()[0]
+    for number in range(3):
+        delay(
+            redis, *map(numbered, range(100 * number, 100 * number + 100)), second=second - number
+        )
+
+    assert passes(new(), 3) == 300
+    assert queued(redis)[::100] == [numbered(200), numbered(100), numbered(0)]
+
+
+def test_nothing_that_cannot_move_hides_what_is_behind_it(new: NewPromoter, redis: Redis) -> None:
+    redis.set(KEYS.failed(), "no list")
+    delay(redis, *[b"junk"] * 150)
+    delay(redis, RAW, second=PAST + 1)
+
+    assert passes(new()) == 1
+    assert queued(redis) == [RAW]
+    assert redis.llen(KEYS.delayed(PAST)) == 150
 
 
 def test_one_of_two_schedulers_leads(new: NewPromoter, redis: Redis) -> None:

@@ -299,7 +299,7 @@ def leading(token: str, *, ticks: bool = False, resigns: bool = False) -> Actor:
         if ticks and state is not Lead.FOLLOW:
             said.append(f"tick {delayed.tick('hourly', SECOND, 'math', raw('c'), token=token)}")
         if state is Lead.PROMOTE:
-            result = delayed.promote(SECOND, delayed.batch(SECOND), token=token)
+            result = delayed.promote(delayed.batch([SECOND])[0], token=token)
             said.append("FENCED" if result.fenced else f"moved {result.moved}")
         if resigns:
             delayed.resign(token)

@@ -14,7 +14,7 @@ from forkresque.protocol.agenda import Agenda
 from forkresque.protocol.backlog import Backlog
 from forkresque.protocol.claims import Claimed, Outcome, WorkerId
 from forkresque.protocol.cleaning import Cleaner
-from forkresque.protocol.delayed import Due, Lead
+from forkresque.protocol.delayed import Bucket, Due, Lead
 from forkresque.protocol.locks import (
     all_locks,
     delete_lock,
@@ -130,11 +130,12 @@ def _leading(world: World) -> None:
     assert world.lead() is Lead.PROMOTE
 
 
-def _due(world: World) -> list[Due]:
+def _due(world: World) -> list[Bucket]:
     _leading(world)
     for number, raw in enumerate((RAW, NEXT, NO_JOB)):
         world.store.enqueue_at(PAST, raw, request=Request("p", number))
-    return [Due(RAW, "high"), Due(NEXT, "high"), Due(NO_JOB, "", entry_of(NO_JOB))]
+    jobs = (Due(RAW, "high"), Due(NEXT, "high"), Due(NO_JOB, "", entry_of(NO_JOB)))
+    return [Bucket(PAST, jobs)]
 
 
 def _stray(world: World) -> None:
@@ -324,7 +325,8 @@ SCRIPTS = [
     _script("keep_locks", FREES, lambda w, _: _renew_locks(w), _locked),
     _script("lead", FREES, lambda w, _: w.delayed.lead("us", term=15.0)),
     _script("resign", FREES, lambda w, _: w.delayed.resign("us"), _leading),
-    _script("promote", FREES, lambda w, due: w.delayed.promote(PAST, due, token="us"), _due),
+    _script("promote", FREES, lambda w, due: w.delayed.promote(due, token="us"), _due),
+    _script("read_due", READS, lambda w, _: w.delayed.batch([PAST]), _due),
     _script("tick", GROWS, lambda w, _: w.delayed.tick("t", 9, "high", RAW, token="us"), _leading),
     _script("adopt_bucket", GROWS, lambda w, _: w.delayed.adopt(PAST), _stray),
     _script("clean_foreign", FREES, _clean, _silent_node_worker),
@@ -361,7 +363,6 @@ COMMANDS = [
     _reads("GET", "leader", lambda w: w.delayed.leader()),
     _reads("ZRANGEBYSCORE", "due", lambda w: list(w.delayed.due())),
     _reads("ZRANGE", "next second", lambda w: w.delayed.next_second()),
-    _reads("LRANGE", "batch", lambda w: w.delayed.batch(PAST)),
     _reads("SCAN", "strays", lambda w: sorted(w.delayed.strays(0)[1])),
     Call("clock", Effect.LOOKS, b"TIME", lambda w: None, lambda w, _: w.delayed.clock.now() > 0),
     _reads("SMEMBERS", "queues", lambda w: w.store.queues()),

@@ -330,22 +330,22 @@ MUTANTS = [
     Mutant(
         "promote without a look at the head",
         "protocol/lua/promote.lua",
-        '  if redis.call("LINDEX", bucket, 0) ~= payload then break end\n',
+        "    if heads[i + 1] ~= ARGV[at + 3 * i] then return i end\n",
         "",
         (SCRIPTS, "due_jobs_move_to_their_queue_in_order_and_leave_no_trace_behind"),
     ),
     Mutant(
         "promote before the second has come",
         "protocol/lua/promote.lua",
-        'if tonumber(second) > tonumber(redis.call("TIME")[1]) then return {"EARLY"} end\n',
+        '  if tonumber(second) > now then return "EARLY", "" end\n',
         "",
         (SCRIPTS, "a_job_is_not_promoted_before_its_second_by_redis_clock"),
     ),
     Mutant(
         "promote copies",
         "protocol/lua/promote.lua",
-        '  redis.call("LPOP", bucket)',
-        '  redis.call("LRANGE", bucket, 0, 0)',
+        'redis.call("LPOP", bucket, moved)',
+        'redis.call("LRANGE", bucket, 0, 0)',
         (SCRIPTS, "due_jobs_move_to_their_queue_in_order_and_leave_no_trace_behind"),
     ),
     Mutant(

@@ -1,54 +1,92 @@
--- Promote the first jobs of a second that has come, while all scheduler locks are ours.
+-- Promote the first jobs of seconds that have come, while all scheduler locks are ours.
 --
 -- USES read fail
--- KEYS node_leader node_master ruby_master schedule bucket queues failures failed_lists target_and_timestamps*
--- ARGV token second payload_and_name_and_entry*
+-- KEYS node_leader node_master ruby_master schedule queues failures failed_lists bucket_and_targets*
+-- ARGV token second_and_count_and_jobs*
 --
---   bucket    list        jobs due at `second`, oldest first
---   target_and_timestamps       for each job: where it goes, and the set of its seconds
---   payload_and_name_and_entry  for each job: its bytes as the caller read them, the name of its
---                               target, and "" or the failure record of a job that has no queue:
---                               the target is a failed list, then. See parts/fail.lua
+--   bucket_and_targets  for each second: the list of what is due then, oldest first; and for each
+--                       of its jobs where it goes, and the set of its seconds
+--   second_and_count_and_jobs  for each second: it, the number of its jobs, and for each of them
+--                       three: its bytes as the caller read them, the name of its target, and "" or
+--                       the failure record of a job that has no queue: the target is a failed list,
+--                       then. See parts/fail.lua
 --
--- A job moves only if it still is the bucket's head. Due is judged by Redis' clock.
--- Returns {OK, number moved, number left}, {FENCED}, {EARLY}, {BADKEY, key} with nothing moved,
--- {BADQUEUE, number moved, key} when the queue of the next job holds another type. Sending it again
--- is safe: at worst it moves an equal job that is due as well. O(jobs); at most 100 of them.
+-- A job moves only if it still is the bucket's head. Due is judged by Redis' clock. Seconds are taken
+-- in their order, up to the first that cannot be done: nothing of it has moved, but for BADQUEUE.
+-- Returns {OK, ""}, {FENCED}, {EARLY, ""}, {BADKEY, key}, or {BADQUEUE, key} when the queue of the
+-- next job holds another type; and then number moved and number left of each second that was
+-- looked at. Sending it again is safe: at worst it moves an equal job that is due as well.
+-- O(jobs); at most 100 of them.
 for i = 1, 3 do
   if redis.call("GET", KEYS[i]) ~= token then return {"FENCED"} end
 end
-if tonumber(second) > tonumber(redis.call("TIME")[1]) then return {"EARLY"} end
-if not fits(bucket, "list") then return {"BADKEY", bucket} end
-if not fits(schedule, "zset") then return {"BADKEY", schedule} end
+local now = tonumber(redis.call("TIME")[1])
+local answer, lists = {"OK", ""}, {}
 
-local jobs = (#ARGV - first_payload_and_name_and_entry + 1) / 3
-for i = 0, jobs - 1 do
-  local at = first_payload_and_name_and_entry + 3 * i
-  local name, entry = ARGV[at + 1], ARGV[at + 2]
-  local target = KEYS[first_target_and_timestamps + 2 * i]
-  local misfit = entry ~= "" and misfit_to_fail(target, name)
-  if misfit then return {"BADKEY", misfit} end
+local function is_list(key) -- asked once: what this script pushes to stays one
+  if lists[key] == nil then lists[key] = fits(key, "list") end
+  return lists[key]
 end
 
-local moved = 0
-for i = 0, jobs - 1 do
-  local at = first_payload_and_name_and_entry + 3 * i
-  local payload, name, entry = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local target = KEYS[first_target_and_timestamps + 2 * i]
-  local timestamps = KEYS[first_target_and_timestamps + 2 * i + 1]
-  if redis.call("LINDEX", bucket, 0) ~= payload then break end
-  if entry == "" and not fits(target, "list") then return {"BADQUEUE", moved, target} end
-  redis.call("LPOP", bucket) -- the first write frees memory, so a full Redis still promotes
+local function hindrance(second, bucket, at, key, jobs)
+  if tonumber(second) > now then return "EARLY", "" end
+  if not fits(bucket, "list") then return "BADKEY", bucket end
+  if not fits(schedule, "zset") then return "BADKEY", schedule end
+  for i = 0, jobs - 1 do
+    local name, entry = ARGV[at + 3 * i + 1], ARGV[at + 3 * i + 2]
+    local misfit = entry ~= "" and misfit_to_fail(KEYS[key + 2 * i], name)
+    if misfit then return "BADKEY", misfit end
+  end
+end
+
+local function movable(bucket, at, key, jobs) -- how many, and the queue that stops the next one
+  local heads = jobs > 0 and redis.call("LRANGE", bucket, 0, jobs - 1) or {}
+  for i = 0, jobs - 1 do
+    if heads[i + 1] ~= ARGV[at + 3 * i] then return i end
+    local target = KEYS[key + 2 * i]
+    if ARGV[at + 3 * i + 2] == "" and not is_list(target) then return i, target end
+  end
+  return jobs
+end
+
+local function move(second, payload, name, entry, target, timestamps)
   redis.pcall("SREM", timestamps, "delayed:" .. second)
   if entry == "" then
     redis.call("RPUSH", target, payload) -- the bytes as they came
-    redis.pcall("SADD", queues, name)
+    if lists[target] ~= name then
+      redis.pcall("SADD", queues, name)
+      lists[target] = name -- a list, whose name is known
+    end
   else
     fail(target, name, entry)
     redis.pcall("INCR", failures)
   end
-  moved = moved + 1
 end
-local left = redis.call("LLEN", bucket)
-if left == 0 then redis.call("ZREM", schedule, second) end
-return {"OK", moved, left}
+
+local at, key = first_second_and_count_and_jobs, first_bucket_and_targets
+while at <= #ARGV do
+  local second, jobs, bucket = ARGV[at], tonumber(ARGV[at + 1]), KEYS[key]
+  at, key = at + 2, key + 1
+  local trouble, culprit = hindrance(second, bucket, at, key, jobs)
+  local moved = 0
+  if not trouble then
+    moved, culprit = movable(bucket, at, key, jobs)
+    if culprit then trouble = "BADQUEUE" end
+    -- The first write frees memory, so a full Redis still promotes.
+    if moved > 0 then redis.call("LPOP", bucket, moved) end
+    for i = 0, moved - 1 do
+      local job, target = at + 3 * i, key + 2 * i
+      move(second, ARGV[job], ARGV[job + 1], ARGV[job + 2], KEYS[target], KEYS[target + 1])
+    end
+  end
+  local left = trouble and 0 or redis.call("LLEN", bucket)
+  table.insert(answer, moved)
+  table.insert(answer, left)
+  if trouble then
+    answer[1], answer[2] = trouble, culprit
+    return answer
+  end
+  if left == 0 then redis.call("ZREM", schedule, second) end
+  at, key = at + 3 * jobs, key + 2 * jobs
+end
+return answer
