@@ -5,16 +5,19 @@ spelling is found at once. One that is spelled otherwise is found by looking at 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from forkresque.errors import BadKey
 from forkresque.protocol.connection import Client
 from forkresque.protocol.keys import Keys, second_of
+from forkresque.protocol.pages import PAGE as LONG
+from forkresque.protocol.pages import pages_of_schedule, whole_list
 from forkresque.protocol.payload import decoded
 from forkresque.protocol.script import load
 from forkresque.protocol.spellings import Sought
 
-PAGE = 100  # seconds whose jobs are read in one go
+PAGE = 100  # seconds whose jobs are read or deleted in one go
 
 
 class DelayedAt(NamedTuple):
@@ -33,17 +36,16 @@ class Agenda:
 
     def seconds(self) -> list[int]:
         """Return the seconds at which something is due, sorted; what is no number is left out."""
-        members = self._client.command("ZRANGE", self._keys.schedule(), 0, -1)
-        return sorted(at for member in members if (at := second_of(member)) is not None)
+        return sorted(chain.from_iterable(pages_of_schedule(self._client, self._keys)))
 
     def at(self, second: int) -> DelayedAt:
         """Return the jobs due at `second`, oldest first."""
-        raws = self._client.command("LRANGE", self._keys.delayed(second), 0, -1)
+        raws = whole_list(self._client, self._keys.delayed(second))
         return DelayedAt([decoded(raw) for raw in raws], second)
 
     def all(self) -> Iterator[DelayedAt]:
         """Yield what is due at each second, sorted; a second without jobs is left out."""
-        for second, raws in self._buckets(self.seconds()):
+        for second, raws in self._buckets():
             yield DelayedAt([decoded(raw) for raw in raws], second)
 
     def scheduled(self, job: Sought) -> list[int]:
@@ -54,24 +56,24 @@ class Agenda:
         marked = {second for seconds in self._marked(job.delayed()) for second in seconds}
         if marked:
             return sorted(marked)
-        buckets = self._buckets(self.seconds())
-        return [second for second, raws in buckets if any(job.fits(raw) for raw in raws)]
+        buckets = self._buckets()
+        return sorted(second for second, raws in buckets if any(map(job.fits, raws)))
 
     def delete(self, job: Sought) -> list[int]:
         """Delete all jobs equal to `job`; return the seconds at which they were due, sorted.
 
         O(all delayed jobs), of which every one is read in case it is spelled in a way of its own.
         """
-        known, scheduled = job.delayed(), self.seconds()
-        gone: set[int] = set()
-        for raw, seconds in zip(known, self._marked(known), strict=True):
-            gone |= self._delete(raw, seconds)
-        others: dict[bytes, list[int]] = {}
-        for second, raws in self._buckets(scheduled):
+        found: dict[bytes, set[int]] = {}
+        for second, raws in self._buckets():
             for raw in set(filter(job.fits, raws)):
-                others.setdefault(raw, []).append(second)
-        for raw, seconds in others.items():
-            gone |= self._delete(raw, seconds)
+                found.setdefault(raw, set()).add(second)
+        known = job.delayed()
+        for raw, seconds in zip(known, self._marked(known), strict=True):
+            found.setdefault(raw, set()).update(seconds)
+        gone: set[int] = set()
+        for raw, where in found.items():
+            gone |= self._delete(raw, sorted(where))
         return sorted(gone)
 
     def _marked(self, raws: Sequence[bytes]) -> list[list[int]]:
@@ -80,8 +82,12 @@ class Agenda:
         return [[] if isinstance(marks, BadKey) else _seconds(marks) for marks in answers]
 
     def _delete(self, raw: bytes, seconds: Sequence[int]) -> set[int]:
-        if not seconds:
-            return set()
+        found: set[int] = set()
+        for start in range(0, len(seconds), PAGE):
+            found |= self._delete_page(raw, seconds[start : start + PAGE])
+        return found
+
+    def _delete_page(self, raw: bytes, seconds: Sequence[int]) -> set[int]:
         numbers = self._client.call(
             load("delete_delayed").pack(
                 timestamps=self._keys.timestamps(raw),
@@ -93,15 +99,18 @@ class Agenda:
         )
         return {second for second, number in zip(seconds, numbers, strict=True) if number}
 
-    def _buckets(self, seconds: Sequence[int]) -> Iterator[tuple[int, list[bytes]]]:
-        for start in range(0, len(seconds), PAGE):
-            page = seconds[start : start + PAGE]
-            lists = self._client.attempts(
-                *(("LRANGE", self._keys.delayed(second), 0, -1) for second in page)
-            )
-            for second, raws in zip(page, lists, strict=True):
-                if raws and not isinstance(raws, BadKey):
-                    yield second, raws
+    def _buckets(self) -> Iterator[tuple[int, list[bytes]]]:
+        """Yield each second at which something is due, and what."""
+        for seconds in pages_of_schedule(self._client, self._keys):
+            for start in range(0, len(seconds), PAGE):
+                yield from self._page_of_buckets(seconds[start : start + PAGE])
+
+    def _page_of_buckets(self, seconds: Sequence[int]) -> Iterator[tuple[int, list[bytes]]]:
+        keys = [self._keys.delayed(second) for second in seconds]
+        heads = self._client.attempts(*(("LRANGE", key, 0, LONG - 1) for key in keys))
+        for second, key, raws in zip(seconds, keys, heads, strict=True):
+            if raws and not isinstance(raws, BadKey):
+                yield second, raws if len(raws) < LONG else whole_list(self._client, key)
 
 
 def _seconds(marks: Iterable[bytes]) -> list[int]:

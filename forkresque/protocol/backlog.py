@@ -4,18 +4,16 @@ A job is found in every spelling, and deleted by the very bytes that are there.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import count
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from secrets import token_hex
 from typing import Any
 
 from forkresque.protocol.connection import Client
 from forkresque.protocol.keys import Keys
+from forkresque.protocol.pages import PAGE, pages_from_tail
 from forkresque.protocol.payload import decoded, name_of
 from forkresque.protocol.script import load
 from forkresque.protocol.spellings import Sought
-
-PAGE = 1000  # jobs that one look at a queue brings, and that one script deletes
 
 
 class Backlog:
@@ -35,13 +33,13 @@ class Backlog:
         At most `limit`, those nearest to the head, or to the tail if it is negative; 0 for all.
         The known spellings come first; what is spelled otherwise costs a look at the whole queue.
         """
+        if not limit:
+            return self._delete_fitting(job.queue, job.fits, -1)
         gone = self._delete(job.queue, job.waiting(), limit)
         left = abs(limit) - gone.total()
-        if limit and not left:
+        if not left:
             return gone
-        others = [raw for raw in self._walk(job.queue) if job.fits(raw)]
-        if not limit:
-            return gone + self._delete_all(job.queue, others)
+        others = [raw for page in self._pages(job.queue) for raw in page[::-1] if job.fits(raw)]
         nearest = others[-left:] if limit > 0 else others[:left]
         jobs = sorted(set(nearest))
         return gone + self._delete(job.queue, jobs, left if limit > 0 else -left)
@@ -49,23 +47,38 @@ class Backlog:
     def delete_named(self, queue: str, name: str, start: int, stop: int) -> Counter[bytes]:
         """Delete the jobs called `name` from a stretch of a queue; return how many of each.
 
-        Of the whole queue (0 to -1) those that are pushed or claimed meanwhile are no hindrance.
+        The stretch is counted from the tail, whatever is claimed meanwhile. Of the whole queue (0
+        to -1) those that are pushed meanwhile are no hindrance, either.
         """
+
+        def fits(raw: bytes) -> bool:
+            return name_of(raw) == name
+
         if (start, stop) == (0, -1):
-            found = (raw for raw in self._walk(queue) if name_of(raw) == name)
-            return self._delete_all(queue, found)
-        found = (raw for raw in self._range(queue, start, stop) if name_of(raw) == name)
-        return self._delete_range(queue, sorted(set(found)), start, stop)
+            return self._delete_fitting(queue, fits, -1)
+        length = self._client.command("LLEN", self._keys.queue(queue))
+        first = start if start < 0 else start - length
+        last = stop if stop < 0 else min(stop - length, -1)
+        return self._delete_fitting(queue, fits, last, first=max(first, -length))
 
     def delete_queue(self, queue: str, *, tell: bool) -> list[bytes]:
-        """Delete a queue with its jobs; return these if we want to be told, else nothing."""
+        """Delete a queue with its jobs; return these if we want to be told, else nothing.
+
+        To be told, they are taken a page at a time, and what is pushed meanwhile goes as well.
+        """
+        gone: list[bytes] = []
+        number = PAGE if tell else 0
         call = load("delete_queue").pack(
             queue=self._keys.queue(queue),
             queues=self._keys.queues(),
             name=queue,
-            tell="1" if tell else "",
+            tell=number,
         )
-        return list(self._client.call(call))
+        while jobs := self._client.call(call):
+            gone += jobs
+            if len(jobs) < number:
+                break
+        return gone
 
     def _delete(self, queue: str, jobs: Sequence[bytes], limit: int) -> Counter[bytes]:
         if not jobs:
@@ -73,12 +86,31 @@ class Backlog:
         call = load("delete_jobs").pack(queue=self._keys.queue(queue), count=limit, spelling=jobs)
         return _counted(jobs, self._client.call(call))
 
-    def _delete_all(self, queue: str, jobs: Iterable[bytes]) -> Counter[bytes]:
-        found = sorted(set(jobs))
+    def _delete_fitting(
+        self, queue: str, fits: Callable[[bytes], bool], stop: int, *, first: int | None = None
+    ) -> Counter[bytes]:
+        """Delete what fits, from `stop` towards the head, `first` at most; both are negative.
+
+        Page by page from the tail, so that what is left to be searched does not move. A script
+        deletes what fits of a page; it looks a page further, for others may have pushed.
+        """
         gone: Counter[bytes] = Counter()
-        for at in range(0, len(found), PAGE):
-            gone += self._delete_range(queue, found[at : at + PAGE], 0, -1)
-        return gone
+        while True:
+            start = stop - PAGE + 1 if first is None else max(stop - PAGE + 1, first)
+            if start > stop:
+                return gone
+            page = self._range(queue, start, stop)
+            deleted = self._delete_range(
+                queue,
+                sorted(set(filter(fits, page))),
+                start - PAGE if first is None else start,
+                stop,
+            )
+            gone += deleted
+            if len(page) <= stop - start:  # it ends at the head
+                return gone
+            stop -= max(len(page) - deleted.total(), 0)
+            first = None if first is None else first + deleted.total()
 
     def _delete_range(
         self, queue: str, jobs: Sequence[bytes], start: int, stop: int
@@ -97,17 +129,8 @@ class Backlog:
     def _range(self, queue: str, start: int, stop: int) -> list[bytes]:
         return list(self._client.command("LRANGE", self._keys.queue(queue), start, stop))
 
-    def _walk(self, queue: str) -> Iterator[bytes]:
-        """Yield the jobs of a queue from the tail.
-
-        Counted from there no claim and no push moves a job to where it would be passed over; at
-        worst one comes twice.
-        """
-        for stop in count(-1, -PAGE):
-            page = self._range(queue, stop - PAGE + 1, stop)
-            yield from reversed(page)
-            if len(page) < PAGE:
-                return
+    def _pages(self, queue: str) -> Iterator[list[bytes]]:
+        return pages_from_tail(self._client, self._keys.queue(queue))
 
 
 def _counted(jobs: Iterable[bytes], numbers: Iterable[int]) -> Counter[bytes]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from forkresque.errors import AlreadyScheduled, BadKey, RedisRefused, RedisUnavailable
 from forkresque.protocol.connection import Client, RedisClock
-from forkresque.protocol.keys import Keys, second_of, to_text
+from forkresque.protocol.keys import Keys, to_text
+from forkresque.protocol.pages import total_length
 from forkresque.protocol.registry import PROTOCOL, newer_protocol
 from forkresque.protocol.script import VARYING, Call, Prepared, Scalar, load
 
@@ -206,9 +207,7 @@ class Store:
 
     def delayed_count(self) -> int:
         """Return how many jobs wait for their second."""
-        members = self.client.command("ZRANGE", self.keys.schedule(), 0, -1)
-        seconds = [at for member in members if (at := second_of(member)) is not None]
-        return sum(self._lengths([self.keys.delayed(second) for second in seconds]))
+        return total_length(self.client, self.keys)
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs succeeded (`processed`) and `failed`, ever.

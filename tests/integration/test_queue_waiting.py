@@ -9,9 +9,9 @@ import pytest
 from redis import Redis
 
 from forkresque.errors import BadKey, InvalidArgs
-from forkresque.protocol.backlog import PAGE
 from forkresque.protocol.connection import Client, Target
 from forkresque.protocol.keys import Keys
+from forkresque.protocol.pages import PAGE
 from forkresque.protocol.payload import UNREADABLE
 from forkresque.protocol.script import Scalar
 from forkresque.queue import Queue

@@ -272,7 +272,7 @@ SCRIPTS = [
         GROWS,
         lambda w, _: w.store.bulk({"high": [RAW], "low": [NEXT]}, request=Request("p", 1)),
     ),
-    _script("delete_jobs", FREES, lambda w, _: _backlog(w).delete(SECOND_JOB, 0), _queued),
+    _script("delete_jobs", FREES, lambda w, _: _backlog(w).delete(SECOND_JOB, 5), _queued),
     _script(
         "delete_jobs", FREES, lambda w, _: _backlog(w).delete(SECOND_JOB, -1), _queued, case="one"
     ),
@@ -326,7 +326,13 @@ SCRIPTS = [
     _script("lead", FREES, lambda w, _: w.delayed.lead("us", term=15.0)),
     _script("resign", FREES, lambda w, _: w.delayed.resign("us"), _leading),
     _script("promote", FREES, lambda w, due: w.delayed.promote(due, token="us"), _due),
-    _script("read_due", READS, lambda w, _: w.delayed.batch([PAST]), _due),
+    _script("total_length", READS, lambda w, _: w.store.delayed_count(), _due),
+    _script(
+        "read_due",
+        READS,
+        lambda w, _: [len(bucket.jobs) for bucket in w.delayed.batch([PAST])[0]],
+        _due,
+    ),
     _script("tick", GROWS, lambda w, _: w.delayed.tick("t", 9, "high", RAW, token="us"), _leading),
     _script("adopt_bucket", GROWS, lambda w, _: w.delayed.adopt(PAST), _stray),
     _script("clean_foreign", FREES, _clean, _silent_node_worker),
@@ -370,11 +376,10 @@ COMMANDS = [
     _reads("LRANGE", "peek", lambda w: w.store.peek("high", 0, -1)),
     _reads("LRANGE", "failed", lambda w: w.failures.entries(0, -1)),
     _reads("LLEN", "failed count", lambda w: w.failures.count()),
-    _reads("ZRANGE", "delayed count", lambda w: w.store.delayed_count()),
     _reads("LRANGE", "queued", lambda w: _backlog(w).shown("high", 0, -1)),
-    _reads("ZRANGE", "seconds", lambda w: _agenda(w).seconds()),
+    _reads("ZRANGEBYSCORE", "seconds", lambda w: _agenda(w).seconds()),
     _reads("LRANGE", "due at", lambda w: _agenda(w).at(PAST)),
-    _reads("ZRANGE", "all delayed", lambda w: list(_agenda(w).all())),
+    _reads("ZRANGEBYSCORE", "all delayed", lambda w: list(_agenda(w).all())),
     _reads("SMEMBERS", "scheduled", lambda w: _agenda(w).scheduled(SECOND_JOB)),
     Call(
         "locks", READS, b"SCAN", _waiting_lock, lambda w, _: all_locks(w.store.client, KEYS, page=9)

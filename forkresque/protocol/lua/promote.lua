@@ -22,6 +22,7 @@ for i = 1, 3 do
 end
 local now = tonumber(redis.call("TIME")[1])
 local answer, lists = {"OK", ""}, {}
+local is_schedule = fits(schedule, "zset")
 
 local function is_list(key) -- asked once: what this script pushes to stays one
   if lists[key] == nil then lists[key] = fits(key, "list") end
@@ -31,7 +32,7 @@ end
 local function hindrance(second, bucket, at, key, jobs)
   if tonumber(second) > now then return "EARLY", "" end
   if not fits(bucket, "list") then return "BADKEY", bucket end
-  if not fits(schedule, "zset") then return "BADKEY", schedule end
+  if not is_schedule then return "BADKEY", schedule end
   for i = 0, jobs - 1 do
     local name, entry = ARGV[at + 3 * i + 1], ARGV[at + 3 * i + 2]
     local misfit = entry ~= "" and misfit_to_fail(KEYS[key + 2 * i], name)

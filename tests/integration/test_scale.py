@@ -1,0 +1,214 @@
+"""What operators and the leader ask of Redis grows with what they get, and no question is long.
+
+Counted, not timed: the commands that Redis executes, those inside scripts as well, and the bytes
+that it sends, for N and for four times as much.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from forkresque import Queue
+from forkresque.promoter import Promoter
+from forkresque.protocol.connection import Target
+from forkresque.protocol.delayed import Delayed
+from forkresque.protocol.keys import Keys
+from forkresque.protocol.pages import PAGE
+from tests.support.servers import Server
+
+KEYS = Keys("resque")
+SMALL, TIMES = 1500, 4
+FAR = 4_000_000_000
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an act has cost Redis."""
+
+    commands: int
+    scripts: int
+    sent: int
+    answer: Any
+
+
+@pytest.fixture
+def queue(one_server: Server) -> Iterator[Queue]:
+    queue = Queue(one_server.url)
+    queue.length("q")  # connected
+    yield queue
+    queue.end()
+
+
+def cost(redis: Redis, act: Callable[[], Any]) -> Cost:
+    """Return what `act` costs."""
+    redis.config_resetstat()
+    redis.script_flush()
+    before: Any = redis.info("stats")
+    answer = act()
+    stats: Any = redis.info("commandstats")
+    after: Any = redis.info("stats")
+    own = ("config", "info", "script", "client", "hello")
+    calls = {
+        name.removeprefix("cmdstat_"): one["calls"]
+        for name, one in stats.items()
+        if not name.removeprefix("cmdstat_").startswith(own)
+    }
+    scripts = calls.get("evalsha", 0)
+    sent = after["total_net_output_bytes"] - before["total_net_output_bytes"]
+    return Cost(sum(calls.values()), scripts, sent, answer)
+
+
+def raw(number: int, name: str = "") -> bytes:
+    return b'{"class":"%b","queue":"q","args":[%d]}' % (name.encode() or b"x", number)
+
+
+def fill(redis: Redis, number: int) -> None:
+    redis.flushdb()
+    redis.rpush(KEYS.queue("q"), *(raw(each, "xy"[each % 2]) for each in range(number)))
+    redis.sadd(KEYS.queues(), "q")
+
+
+def schedule(redis: Redis, number: int, *, at: int = FAR, crowd: int = 1) -> None:
+    """Have so many jobs delayed, `crowd` of them at each second."""
+    redis.flushdb()
+    pipeline = redis.pipeline()
+    for each in range(number):
+        second = at + each // crowd
+        pipeline.rpush(KEYS.delayed(second), raw(each))
+        pipeline.sadd(KEYS.timestamps(raw(each)), f"delayed:{second}")
+        pipeline.zadd(KEYS.schedule(), {str(second): second})
+    pipeline.execute()
+
+
+def workers(redis: Redis, number: int) -> None:
+    redis.flushdb()
+    for each in range(number):
+        redis.sadd(KEYS.workers(), f"host:{each}:q")
+        if each % 2:
+            redis.set(KEYS.worker(f"host:{each}:q"), b'{"run_at":"2026-11-24T02:45:08Z"}')
+
+
+QUEUED: dict[str, Callable[[Queue], Any]] = {
+    "length": lambda q: q.length("q"),
+    "a page": lambda q: len(q.peek("q", 700, 719)),
+    "delete by value": lambda q: q.delete("q", "x", [500]),
+    "delete by function": lambda q: q.delete_by_function("q", "x"),
+    "delete by function in a stretch": lambda q: q.delete_by_function("q", "x", 1, -2),
+    "delete the queue": lambda q: q.delete_queue("q"),
+}
+DELAYED: dict[str, Callable[[Queue], Any]] = {
+    "count": lambda q: q.delayed_count(),
+    "seconds": lambda q: len(q.timestamps()),
+    "all": lambda q: len(q.all_delayed()),
+    "one second": lambda q: len(q.delayed_at(FAR).tasks),
+    "scheduled": lambda q: q.scheduled_at("q", "x", [500]),
+    "delete": lambda q: q.delete_delayed("q", "x", [500]),
+}
+STAFF: dict[str, Callable[[Queue], Any]] = {
+    "workers": lambda q: len(q.workers()),
+    "records": lambda q: len(q.all_working_on()),
+    "clean": lambda q: q.force_clean_worker("host:1"),
+    "clean nobody": lambda q: q.clean_old_workers(10**9),
+    "clean all": lambda q: len(q.clean_old_workers(0)),
+    "stats": lambda q: len(q.stats()),
+}
+CASES = [
+    *((fill, name, act) for name, act in QUEUED.items()),
+    *((schedule, name, act) for name, act in DELAYED.items()),
+    *((workers, name, act) for name, act in STAFF.items()),
+]
+
+
+@pytest.mark.parametrize(
+    ("arrange", "act"),
+    [(arrange, act) for arrange, _, act in CASES],
+    ids=[f"{arrange.__name__}: {name}" for arrange, name, _ in CASES],
+)
+def test_nothing_that_operators_call_grows_faster_than_what_there_is(
+    one_redis: Redis,
+    queue: Queue,
+    arrange: Callable[[Redis, int], None],
+    act: Callable[[Queue], Any],
+) -> None:
+    arrange(one_redis, SMALL)
+    small = cost(one_redis, lambda: act(queue))
+    arrange(one_redis, TIMES * SMALL)
+    large = cost(one_redis, lambda: act(queue))
+
+    assert small.commands > 0
+    assert large.commands <= TIMES * small.commands + 20
+    assert large.sent <= TIMES * small.sent * 1.1 + 2000
+
+
+@pytest.mark.parametrize("name", ["length", "a page", "delete the queue"])
+def test_some_questions_cost_the_same_whatever_waits(
+    one_redis: Redis, queue: Queue, name: str
+) -> None:
+    fill(one_redis, SMALL)
+    small = cost(one_redis, lambda: QUEUED[name](queue))
+    fill(one_redis, TIMES * SMALL)
+    large = cost(one_redis, lambda: QUEUED[name](queue))
+
+    assert (large.commands, large.scripts) == (small.commands, small.scripts)
+    assert abs(large.sent - small.sent) < 200
+
+
+@pytest.mark.parametrize("crowd", [1, 7, 10**6])
+def test_a_promotion_costs_the_same_for_each_job_however_many_are_late(
+    one_server: Server, one_redis: Redis, crowd: int
+) -> None:
+    costs = []
+    for number in (SMALL, TIMES * SMALL):
+        schedule(one_redis, number, at=1000, crowd=crowd)
+        with closing(Target(one_server.url).link()) as link:
+            promoter = Promoter(Delayed(link, KEYS), name="host:1")
+            steps = number // 100
+
+            def promote(promoter: Promoter = promoter, steps: int = steps) -> int:
+                return sum(promoter.step().promoted for _ in range(steps))
+
+            costs.append(cost(one_redis, promote))
+            assert costs[-1].answer == number
+            promoter.resign()
+    small, large = costs
+
+    assert large.commands <= TIMES * small.commands
+    assert large.scripts <= 2 * TIMES * SMALL // 100 + 1  # one to read and one to move; to lead
+    assert large.commands / (TIMES * SMALL) <= 9.5  # a job; with one in each second
+
+
+def test_half_of_a_queue_is_deleted_in_its_order(one_redis: Redis, queue: Queue) -> None:
+    fill(one_redis, TIMES * SMALL)
+
+    assert queue.delete_by_function("q", "y") == TIMES * SMALL // 2
+
+    kept = one_redis.lrange(KEYS.queue("q"), 0, -1)
+    assert kept == [raw(each, "x") for each in range(0, TIMES * SMALL, 2)]
+
+
+def test_a_long_stretch_is_deleted_and_nothing_beside_it(one_redis: Redis, queue: Queue) -> None:
+    one_redis.rpush(KEYS.queue("q"), *[raw(1)] * (3 * PAGE))
+
+    assert queue.delete_by_function("q", "x", 5, -10) == 3 * PAGE - 14
+
+    assert one_redis.llen(KEYS.queue("q")) == 14
+
+
+def test_all_seconds_are_seen_though_they_share_scores(one_redis: Redis, queue: Queue) -> None:
+    number = 2 * PAGE + 500
+    one_redis.zadd(KEYS.schedule(), {str(FAR + each): 1 + each // 1500 for each in range(number)})
+
+    assert queue.timestamps() == [FAR + each for each in range(number)]
+
+
+def test_a_crowded_second_is_told_in_its_order(one_redis: Redis, queue: Queue) -> None:
+    schedule(one_redis, 2 * PAGE + 1, crowd=10**6)
+
+    tasks = queue.delayed_at(FAR).tasks
+
+    assert [task["args"] for task in tasks] == [[each] for each in range(2 * PAGE + 1)]
+    assert queue.all_delayed() == {FAR: tasks}
