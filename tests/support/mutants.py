@@ -442,8 +442,8 @@ MUTANTS = [
     Mutant(
         "a queue is walked from its head",
         "protocol/backlog.py",
-        "            page = self._range(queue, stop - PAGE + 1, stop)\n",
-        "            page = self._range(queue, -stop - 1, -stop + PAGE - 2)\n",
+        "            page = self._range(queue, start, stop)\n",
+        "            page = self._range(queue, -stop - 1, -stop + PAGE - 2)  # from the head\n",
         (WAITING, "no_job_is_passed_over_while_others_come_and_go"),
     ),
     Mutant(
