@@ -98,11 +98,14 @@ class Failures:
 
     def remove(self, entry: bytes) -> bool:
         """Remove one record by its bytes; return whether there was one."""
-        return any(
-            self._client.command("LREM", key, 1, entry)
-            for lists in self._places(entry)
-            for key in lists
-        )
+        return any(self._remove_from(lists, entry) for lists in self._places(entry))
+
+    def _remove_from(self, lists: Sequence[bytes], entry: bytes) -> bool:
+        if not lists:
+            return False
+        answer = self._client.call(load("remove_failed").pack(failed=lists, entry=entry))
+        refuse_bad_key(answer)
+        return bool(answer[0] == b"OK")
 
     def requeue(self, entry: bytes, payload: bytes, queue: str, *, request: Request) -> bool:
         """Put a failed job back on `queue`; return False if its record is gone."""
@@ -119,9 +122,12 @@ class Failures:
         queue: str,
         *,
         request: Request,
-        from_tail: bool = False,
+        from_tail: bool | None = None,
     ) -> bool:
-        """Put a failed job from one of these lists back on `queue`; see lua/requeue_failed.lua."""
+        """Put a failed job from one of these lists back on `queue`; see lua/requeue_failed.lua.
+
+        `from_tail` says at which end to begin to look for it, if the caller knows.
+        """
         answer = self._store.put(
             load("requeue_failed").pack(
                 queue=self._keys.queue(queue),
@@ -133,7 +139,7 @@ class Failures:
                 name=queue,
                 sequence=request.sequence,
                 remember=REMEMBER_REQUESTS,
-                seek=-1 if from_tail else 1,
+                seek=0 if from_tail is None else -1 if from_tail else 1,
             )
         )
         refuse_bad_key(answer)

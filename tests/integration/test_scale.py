@@ -7,6 +7,7 @@ that it sends, for N and for four times as much.
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from forkresque import Queue
 from forkresque.promoter import Promoter
 from forkresque.protocol.connection import Target
 from forkresque.protocol.delayed import Delayed
+from forkresque.protocol.failure import failure_entry, parse_failure
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.pages import PAGE
 from tests.support.servers import Server
@@ -64,6 +66,18 @@ def cost(redis: Redis, act: Callable[[], Any]) -> Cost:
 
 def raw(number: int, name: str = "") -> bytes:
     return b'{"class":"%b","queue":"q","args":[%d]}' % (name.encode() or b"x", number)
+
+
+def entry(number: int) -> bytes:
+    return failure_entry(
+        raw=raw(number),
+        exception="ValueError",
+        error="no",
+        backtrace=[],
+        worker="host:1:q",
+        queue="q",
+        failed_at=1_795_000_000 + number,
+    )
 
 
 def fill(redis: Redis, number: int) -> None:
@@ -212,3 +226,37 @@ def test_a_crowded_second_is_told_in_its_order(one_redis: Redis, queue: Queue) -
 
     assert [task["args"] for task in tasks] == [[each] for each in range(2 * PAGE + 1)]
     assert queue.all_delayed() == {FAR: tasks}
+
+
+@pytest.mark.parametrize("number", [SMALL, TIMES * SMALL])
+def test_the_newest_and_the_oldest_failures_are_found_without_a_look_at_the_others(
+    one_redis: Redis, queue: Queue, number: int
+) -> None:
+    entries = [entry(each) for each in range(number)]
+    one_redis.rpush(KEYS.failed(), *entries)
+    newest, oldest = parse_failure(entries[-2]), parse_failure(entries[1])
+
+    retried = [
+        cost(one_redis, partial(queue.retry_failed, newest)),
+        cost(one_redis, partial(queue.retry_failed, oldest)),
+    ]
+    removed = cost(one_redis, lambda: queue.remove_failed(parse_failure(entries[-1])))
+
+    assert [one.answer for one in (*retried, removed)] == [True] * 3
+    assert [one.commands for one in retried] == [12, 11]
+    assert removed.commands == 6
+    assert one_redis.lrange(KEYS.queue("q"), 0, -1) == [newest.payload, oldest.payload]
+    assert one_redis.lrange(KEYS.failed(), 0, -1) == [entries[0], *entries[2:-2]]
+
+
+def test_a_failure_in_the_middle_is_found_as_well(one_redis: Redis, queue: Queue) -> None:
+    number = 12_000  # more than are looked at from the tail
+    entries = [entry(each) for each in range(number)]
+    one_redis.rpush(KEYS.failed(), *entries)
+
+    assert queue.remove_failed(parse_failure(entries[200]))
+    assert queue.retry_failed(parse_failure(entries[300]))
+    assert not queue.remove_failed(parse_failure(entries[300]))
+
+    assert one_redis.llen(KEYS.failed()) == number - 2
+    assert one_redis.lrange(KEYS.queue("q"), 0, -1) == [raw(300)]

@@ -290,6 +290,7 @@ SCRIPTS = [
         lambda w, _: w.failures.requeue(ENTRY, RAW, "high", request=Request("p", 1)),
         _failed,
     ),
+    _script("remove_failed", FREES, lambda w, _: w.failures.remove(ENTRY), _failed),
     _script("register", FREES, lambda w, _: w.registry.register(NEWCOMER, OWNER, LEASE, now=NOW)),
     _script("unregister", FREES, lambda w, _: w.registry.unregister(WID, OWNER)),
     _script("beat", FREES, lambda w, _: w.registry.beat(LEASE, [WORKER], now=NOW)),
@@ -345,7 +346,6 @@ COMMANDS = [
     Call("resume all", FREES, b"DEL", _paused, lambda w, _: w.store.resume_all()),
     Call("pause", GROWS, b"SADD", lambda w: None, lambda w, _: w.store.pause_queues(["high"])),
     Call("resume", FREES, b"SREM", lambda w: None, lambda w, _: w.store.resume_queues(["high"])),
-    Call("remove failed", FREES, b"LREM", _failed, lambda w, _: w.failures.remove(ENTRY)),
     Call(
         "forget",
         FREES,

@@ -498,8 +498,8 @@ MUTANTS = [
     Mutant(
         "requeue_failed keeps the record",
         "protocol/lua/requeue_failed.lua",
-        'found = redis.call("LREM", KEYS[i], seek, entry) end',
-        'found = redis.call("LPOS", KEYS[i], entry) and 1 or 0 end',
+        'found = redis.call("LREM", KEYS[i], from, entry)',
+        'found = redis.call("LPOS", KEYS[i], entry) and 1 or 0',
         (SCRIPTS, "a_failed_job_goes_back_once_with_the_bytes_it_came_with"),
     ),
     Mutant(
