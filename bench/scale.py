@@ -171,6 +171,9 @@ CALLS = (
         lambda q, n: clear_some(q, range(n // 2, n // 2 + 1)),
         True,
     ),
+    Call(
+        "retry one of the newest", failed, lambda q, n: retry_some(q, range(n - 50, n - 49)), False
+    ),
     Call("retry the 1000 oldest", failed, lambda q, _: retry_some(q, range(MANY)), False),
     Call("remove the 1000 oldest", failed, lambda q, _: clear_some(q, range(MANY)), False),
     Call(
