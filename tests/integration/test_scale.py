@@ -202,7 +202,7 @@ def test_a_promotion_costs_the_same_for_each_job_however_many_are_late(
     number = TIMES * size
     most = number // 100 + number // 100_000  # to read, to move, to lead
     assert large.scripts <= 2 * most + 10
-    assert large.commands / number <= 9.5  # with a second for each
+    assert large.commands / number <= 6.5  # with a second for each
 
 
 @pytest.mark.parametrize("size", SIZES)

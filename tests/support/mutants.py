@@ -358,8 +358,8 @@ MUTANTS = [
     Mutant(
         "promote forgets the rest of a second",
         "protocol/lua/promote.lua",
-        'if left == 0 then redis.call("ZREM"',
-        'if left >= 0 then redis.call("ZREM"',
+        "if left == 0 then table.insert(spent",
+        "if left >= 0 then table.insert(spent",
         (SCRIPTS, "a_batch_moves_a_hundred_jobs_and_says_how_many_are_left"),
     ),
     Mutant(

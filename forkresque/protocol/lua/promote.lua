@@ -21,7 +21,7 @@ for i = 1, 3 do
   if redis.call("GET", KEYS[i]) ~= token then return {"FENCED"} end
 end
 local now = tonumber(redis.call("TIME")[1])
-local answer, lists = {"OK", ""}, {}
+local answer, lists, spent = {"OK", ""}, {}, {}
 local is_schedule = fits(schedule, "zset")
 
 local function is_list(key) -- asked once: what this script pushes to stays one
@@ -29,9 +29,9 @@ local function is_list(key) -- asked once: what this script pushes to stays one
   return lists[key]
 end
 
-local function hindrance(second, bucket, at, key, jobs)
+local function hindrance(second, bucket, heads, at, key, jobs)
   if tonumber(second) > now then return "EARLY", "" end
-  if not fits(bucket, "list") then return "BADKEY", bucket end
+  if heads.err then return "BADKEY", bucket end
   if not is_schedule then return "BADKEY", schedule end
   for i = 0, jobs - 1 do
     local name, entry = ARGV[at + 3 * i + 1], ARGV[at + 3 * i + 2]
@@ -40,8 +40,7 @@ local function hindrance(second, bucket, at, key, jobs)
   end
 end
 
-local function movable(bucket, at, key, jobs) -- how many, and the queue that stops the next one
-  local heads = jobs > 0 and redis.call("LRANGE", bucket, 0, jobs - 1) or {}
+local function movable(heads, at, key, jobs) -- how many, and the queue that stops the next one
   for i = 0, jobs - 1 do
     if heads[i + 1] ~= ARGV[at + 3 * i] then return i end
     local target = KEYS[key + 2 * i]
@@ -68,10 +67,12 @@ local at, key = first_second_and_count_and_jobs, first_bucket_and_targets
 while at <= #ARGV do
   local second, jobs, bucket = ARGV[at], tonumber(ARGV[at + 1]), KEYS[key]
   at, key = at + 2, key + 1
-  local trouble, culprit = hindrance(second, bucket, at, key, jobs)
+  local heads = redis.pcall("LRANGE", bucket, 0, jobs) -- one more, to see if that is all
+  if heads.err and not starts(heads.err, "WRONGTYPE") then return heads end
+  local trouble, culprit = hindrance(second, bucket, heads, at, key, jobs)
   local moved = 0
   if not trouble then
-    moved, culprit = movable(bucket, at, key, jobs)
+    moved, culprit = movable(heads, at, key, jobs)
     if culprit then trouble = "BADQUEUE" end
     -- The first write frees memory, so a full Redis still promotes.
     if moved > 0 then redis.call("LPOP", bucket, moved) end
@@ -80,14 +81,16 @@ while at <= #ARGV do
       move(second, ARGV[job], ARGV[job + 1], ARGV[job + 2], KEYS[target], KEYS[target + 1])
     end
   end
-  local left = trouble and 0 or redis.call("LLEN", bucket)
+  local left = #heads - moved
+  if not trouble and #heads > jobs then left = redis.call("LLEN", bucket) end
   table.insert(answer, moved)
   table.insert(answer, left)
   if trouble then
     answer[1], answer[2] = trouble, culprit
-    return answer
+    break
   end
-  if left == 0 then redis.call("ZREM", schedule, second) end
+  if left == 0 then table.insert(spent, second) end
   at, key = at + 3 * jobs, key + 2 * jobs
 end
+if #spent > 0 then redis.call("ZREM", schedule, unpack(spent)) end
 return answer
