@@ -39,6 +39,7 @@ class Enrolment:
         self._events = events
         self.stands = False
         self.doubtful = False  # a job may stand in our slot that nobody would look for
+        self.gone = False  # it has unregistered, with nothing in its slot
         self._looked_at = station.redials
 
     def register(self) -> None:
@@ -80,7 +81,8 @@ class Enrolment:
         if not self.stands:
             return None
         try:
-            if not self._registry.unregister(str(self._post.worker), self._post.owner):
+            self.gone = self._registry.unregister(str(self._post.worker), self._post.owner)
+            if not self.gone:
                 self.recover_own_slot()  # the answer to a claim was lost, and the job is there
         except (RedisUnavailable, RedisRefused) as error:
             log.warning("worker=%s could not unregister: %s", self._post.worker, error)

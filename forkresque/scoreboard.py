@@ -123,6 +123,7 @@ class Seat(_Block):
     grown = _word(18, "Bytes by which its own memory had grown after the last job.")
     own_at_ready = _word(19, "Bytes of its own memory when it got ready, 0: not measured.")
     due_jobs = _word(20, "Jobs after which it is to be replaced, 0: never; the master's word.")
+    gone = _word(21, "1 once Redis has forgotten it in good order: its death leaves nothing to do.")
 
     @property
     def phase(self) -> Phase:

@@ -252,6 +252,7 @@ class Worker(Observable):
                 self._seat.enter(Phase.DRAIN, time.monotonic_ns())
                 if error := self._enrolment.leave():
                     self._patience.complain(error)
+                self._seat.gone = int(self._enrolment.gone)
         finally:
             if keeper is not None:
                 keeper.stop()

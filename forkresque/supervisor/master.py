@@ -248,6 +248,7 @@ class Master:
             booted = self._board.seats[member.seat].phase is not Phase.BOOT
             child = self._crew.died(member.seat, time.monotonic(), jitter=chance(), booted=booted)
             self._look_for_oom(child, status)
+            gone = bool(self._board.seats[member.seat].gone)
             died = self._children.bury(member, child, status)
             self._leftovers.died(died.pid, member.forked.start, time.monotonic())
             quiet = not died.signum and died.status == ExitCode.OK
@@ -262,7 +263,7 @@ class Master:
                     account = ForkresqueError(f"worker {died.worker} ended: {child.fault or how}")
                     self._events.emit("error", account, child.seat, None, None)
                 self._events.emit("end", child.seat)
-                self._note_death(died, time.monotonic())
+                self._note_death(died, time.monotonic(), gone=gone)
 
     def _look_for_oom(self, child: Child, status: int) -> None:
         """Find out whether a kill that nobody here ordered was the kernel's, for want of memory."""
@@ -284,8 +285,10 @@ class Master:
         if self._reload.is_wanted_again():
             self._helm.reload()
 
-    def _note_death(self, died: Died, now: float) -> None:
-        self._obituaries.note(died, now)
+    def _note_death(self, died: Died, now: float, *, gone: bool) -> None:
+        """Have the clerk settle a death, unless the worker was `gone` from Redis before."""
+        if not gone:
+            self._obituaries.note(died, now)
         if died.status == ExitCode.CONFIG and not self._crew.ever_ready:
             # The application cannot be imported, and never could: trying again is no use.
             self._helm.ending.failure = ExitCode.CONFIG
