@@ -56,6 +56,10 @@ class Station(Protocol):
     def redials(self) -> int:
         """Return how often connections to Redis should have been made anew."""
 
+    @property
+    def ahead(self) -> float | None:
+        """Return by how many seconds Redis' clock is ahead of the monotonic one, if known."""
+
     def turn(self) -> bool:
         """Wait until it is this worker's turn to claim; False when woken for something else."""
 
@@ -133,6 +137,7 @@ class Alone:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.leaving = False
         self.redials = 0
+        self.ahead: float | None = None
         self.footing = (self._reader, self._writer)
         self._closed = False
         self._lock = threading.RLock()  # the number of a closed pipe is soon somebody else's

@@ -86,6 +86,7 @@ class Books(_Block):
     trusted_ns = _word(5, "Monotonic time until which no other host takes our jobs, 0: not known.")
     refusals = _word(6, "How many of its duties Redis answers and refuses, at the last attempt.")
     lapses = _word(7, "How often the lease was renewed after that time, so too late to tell.")
+    ahead_us = _word(8, "By how many microseconds Redis' clock is ahead of ours, 0: not known.")
 
 
 class Depth(_Block):

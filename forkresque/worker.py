@@ -118,7 +118,7 @@ class Worker(Observable):
         self._rota = Rota(
             self._listed, turns, self._link, self._keys, self._claims, interval=interval
         )
-        self._clock = RedisClock(self._link)
+        self._clock = RedisClock(self._link, offset=self._station.ahead)
         registry = Registry(self._link, self._keys, audit=audit)
         self._enrolment = Enrolment(
             self._post, registry, self._clock, self._jobs, self._station, self.events

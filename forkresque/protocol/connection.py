@@ -29,6 +29,7 @@ _KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 4, 5, 6  # Linux: TCP_
 
 _PARTS = ("connect", "disconnect", "send_packed_command", "read_response", "can_read")
 _GLANCE_BYTES = 4096
+_TRACKING = pack("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
 _CACHING = pack("CLIENT", "CACHING", "YES")  # track what the next command reads
 
 T = TypeVar("T")
@@ -102,10 +103,10 @@ class Link:
 
     def __init__(self, target: Target, *, tracking: bool = False) -> None:
         self._address = target.address
-        pool = target.pool()
-        self._connection: Any = pool.connection_class(**pool.connection_kwargs)
+        self._connection: Any = target.connection()
         self._wants_tracking = tracking
-        self.tracking = False  # whether Redis agreed
+        self.tracking = False  # whether Redis tells of changes, as far as it was asked to
+        self._listens = False  # whether it was asked to, over this connection
         self.asked = 0  # questions so far
         self._pushed: set[bytes] = set()
         self._heard: set[bytes] = {FLUSHED}  # whatever was read before this connection is old
@@ -228,22 +229,15 @@ class Link:
         self._connection.connect()
         self._ear = None if hasattr(self.socket, "pending") else ear(self.socket)
         self._connection._parser.set_invalidation_push_handler(self._note)  # noqa: SLF001
-        if not self._wants_tracking:
-            return
-        try:
-            _exchange(self._connection, pack("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP"))
-            self.tracking = True
-        except ResponseError as error:
-            if is_busy(error):
-                self.close()
-                raise
-            self._wants_tracking = False  # too old or not allowed: the caller polls
+        self.tracking, self._listens = self._wants_tracking, False
 
     def _ask(self, packed: bytes, *, armed: bool) -> Any:
         self._connect()
         self.asked += 1
         connection = self._connection
         try:
+            if armed and self.tracking and not self._listens:
+                self._listen()
             if not (armed and self.tracking):
                 return _exchange(connection, packed)
             connection.send_packed_command([_CACHING + packed])  # two would be two packets
@@ -254,6 +248,17 @@ class Link:
         except ELSEWHERE:
             self.close()
             raise
+
+    def _listen(self) -> None:
+        """Have Redis tell of changes, with the first question that needs it: many never ask one."""
+        try:
+            _exchange(self._connection, _TRACKING)
+            self._listens = True
+        except ResponseError as error:
+            if is_busy(error):
+                self.close()
+                raise
+            self._wants_tracking = self.tracking = False  # too old or not allowed: the caller polls
 
     def _note(self, push: list[Any]) -> None:
         keys = push[1] if push[1] is not None else (FLUSHED,)
@@ -371,14 +376,17 @@ def _answer(connection: Any) -> Any:
 class RedisClock:
     """Redis' time between two looks at it, by this machine's monotonic clock.
 
-    Good for what is shown and for where a job is put; what is due is decided in Redis.
+    Good for what is shown and for where a job is put; what is due is decided in Redis. `offset` is
+    what somebody else has found it to be ahead of the monotonic clock, just now.
     """
 
-    def __init__(self, caller: Caller, *, fresh_for: float = 60.0) -> None:
+    def __init__(
+        self, caller: Caller, *, fresh_for: float = 60.0, offset: float | None = None
+    ) -> None:
         self._caller = caller
         self._fresh_for = fresh_for
-        self._offset = time.time() - time.monotonic()
-        self._asked_at = float("-inf")
+        self.offset = time.time() - time.monotonic() if offset is None else offset
+        self._asked_at = float("-inf") if offset is None else time.monotonic()
 
     def now(self) -> float:
         """Return epoch seconds. Asks Redis when the last look is old, and raises as it does."""
@@ -392,9 +400,9 @@ class RedisClock:
         seconds, microseconds = self._caller.command("TIME")
         # By the time of the question, not of the answer: never behind Redis' own clock.
         self._asked_at = asked_at
-        self._offset = int(seconds) + int(microseconds) / 1e6 - asked_at
+        self.offset = int(seconds) + int(microseconds) / 1e6 - asked_at
         return self.guess()
 
     def guess(self) -> float:
         """Return epoch seconds without asking, by the last look or by this machine's clock."""
-        return self._offset + time.monotonic()
+        return self.offset + time.monotonic()

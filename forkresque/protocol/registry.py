@@ -132,14 +132,8 @@ class Registry:
 
     def register(self, worker: WorkerId, owner: Owner, lease: Lease, *, now: float) -> Held | None:
         """Make `worker` known. Return what must be recovered first, or None when it is done."""
-        wid = str(worker)
+        wid, seen = str(worker), ""  # a pid is new, nearly always: we look when it is not
         for _ in range(10):
-            seen = self._owner(wid)
-            if self._lives_elsewhere(seen, lease):
-                raise RedisRefused(
-                    f"the id of worker {wid} is in use elsewhere, by {seen}",
-                    hint="give one of the two a --host-label",
-                )
             answer = self._caller.call(
                 load("register").pack(
                     slot=self._keys.slot(wid),
@@ -172,6 +166,12 @@ class Registry:
                 raise newer_protocol(answer[1])
             if answer[0] == b"BUSY":
                 return self.held(wid)
+            seen = self._owner(wid)
+            if self._lives_elsewhere(seen, lease):
+                raise RedisRefused(
+                    f"the id of worker {wid} is in use elsewhere, by {seen}",
+                    hint="give one of the two a --host-label",
+                )
         raise RedisRefused(f"the owner of worker {wid} keeps changing; is its id used twice?")
 
     def _lives_elsewhere(self, owner: str, lease: Lease) -> bool:

@@ -110,6 +110,7 @@ class Clerk:
         self._board.books.reached_ns = 0
         self._board.books.leads = 0
         self._board.books.recovered = self._board.books.refusals = 0
+        self._board.books.ahead_us = 0
         for depth in self._board.depths:
             depth.seen_ns = depth.waiting = depth.standing_ns = 0
         send(self._inherited.pair, Ready())
@@ -186,7 +187,7 @@ class Clerk:
     def _lost_touch(self, duty: Duty, error: ForkresqueError) -> None:
         self._note_refusal(duty, refused=isinstance(error, RedisRefused))
         if isinstance(error, RedisUnavailable):
-            self._board.books.reached_ns = 0
+            self._board.books.reached_ns = self._board.books.ahead_us = 0
             self._link.close()
             for depth in self._board.depths:
                 depth.seen_ns = 0
@@ -302,6 +303,7 @@ class Clerk:
         since = self._board.books.reached_ns
         reached_for = (time.monotonic_ns() - since) / 1e9 if since else 0.0
         orphans = self._coroner.look_around(reached_for=reached_for)
+        self._board.books.ahead_us = int(self._clock.offset * 1e6)
         self._note_recoveries()
         return LOOK_AGAIN if orphans else self._identity.lease.renewal
 

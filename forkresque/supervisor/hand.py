@@ -143,6 +143,11 @@ class Pooled:
         """Return how often the clerk had to connect anew: our connection may be deaf, too."""
         return int(self._board.books.redials)
 
+    @property
+    def ahead(self) -> float | None:
+        """Return by how many seconds Redis' clock is ahead, as the clerk has found lately."""
+        return self._board.books.ahead_us / 1e6 or None
+
     def turn(self) -> bool:
         """Sleep until the baton comes; False when it is time to leave, or Redis was away."""
         self._seat.on_call = 0

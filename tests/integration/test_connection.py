@@ -13,7 +13,9 @@ import pytest
 from redis import Redis
 
 from forkresque import Connection, Queue, RedisRefused, RedisUnavailable
+from forkresque.protocol.connection import RedisClock
 from tests.support.servers import HOST, Server, free_port
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -206,3 +208,37 @@ def test_a_glance_at_what_was_pushed_leaves_it_to_be_read(
         assert link.command("PING") == b"PONG"
         assert link.pushed() == {b"watched"}
         assert not link.sees([b"\r\nwatched\r\n"])
+
+
+def test_redis_is_asked_to_tell_of_changes_with_the_first_question_about_that(
+    one_server: Server, one_redis: Redis
+) -> None:
+    def times() -> int:
+        told: Any = one_redis.info("commandstats")
+        return int(told.get("cmdstat_client|tracking", {"calls": 0})["calls"])
+
+    with closing(Connection(one_server.url).link(tracking=True)) as link:
+        before = times()
+        link.command("PING")
+        assert link.tracking
+        assert times() == before
+
+        link.command("GET", "watched", armed=True)
+        link.command("GET", "watched", armed=True)
+
+        assert times() == before + 1
+        one_redis.set("watched", "changed")
+        wait_until(lambda: link.ringing, "the push")
+        assert link.pushed() == {b"watched"}
+
+
+def test_a_clock_that_somebody_else_has_set_asks_nothing(one_server: Server) -> None:
+    with closing(Connection(one_server.url).link()) as link:
+        known = RedisClock(link)
+        known.look()
+        asked = link.asked
+
+        clock = RedisClock(link, offset=known.offset)
+
+        assert abs(clock.now() - known.guess()) < 1
+        assert link.asked == asked
