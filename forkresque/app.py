@@ -208,6 +208,11 @@ class Forkresque:
             url = server.url
         return Connection(url, namespace=self.namespace, **about)
 
+    def prepare(self) -> None:
+        """Make now, for processes forked later, what their first connection needs. Asks nobody."""
+        if "connection" in vars(self) or not embedded.is_embedded(self.url):
+            self.connection.prepare()
+
     @cached_property
     def queue(self) -> Queue:
         """Return the queues of this application's Redis; see `connection`."""

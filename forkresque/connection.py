@@ -106,6 +106,10 @@ class Connection:
         """Return where Redis is, as a URL without passwords."""
         return self.target.address.place
 
+    def prepare(self) -> None:
+        """Make what the first link of each process forked from now on needs."""
+        self.target.prepare()
+
     def client(self) -> Client:
         """Return what any number of threads may ask, before and after a fork."""
         return self.target.client()

@@ -5,6 +5,7 @@ none is lost before the child can hear it. In the child, let go of what is the p
 anything else. Leave by `os._exit`, never up the parent's stack.
 """
 
+import _signal  # type: ignore[import-not-found]  # `signal` makes enums of what it is told
 import contextlib
 import ctypes
 import errno
@@ -41,7 +42,9 @@ _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = 500
 _NO_PIDFD = (errno.ENOSYS, errno.EPERM)  # an old kernel; a container that forbids what it ignores
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# Looked up here and not in each child: what a child does first writes to pages, which are copied.
+_prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
+_ALL_SIGNALS = frozenset(_signal.valid_signals())
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +79,11 @@ class Inheritance:
     parent: int
     pair: socket.socket
     seat: Seat
-    mask: set[int | signal.Signals]
+    mask: set[int]
 
     def listen(self) -> None:
         """Let signals in: the handlers are in place."""
-        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
 
     @contextlib.contextmanager
     def importing(self) -> Iterator[None]:
@@ -92,7 +95,7 @@ class Inheritance:
         try:
             yield
         finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)
 
 
 def freeze_memory() -> None:
@@ -107,10 +110,13 @@ def freeze_memory() -> None:
 
 def other_tasks() -> list[str]:
     """Return the names of this process' threads but the main one, also those of C libraries."""
-    known = {str(thread.native_id): thread.name for thread in threading.enumerate()}
     tasks = Path("/proc/self/task")
-    if not tasks.exists():
+    try:
+        if len(os.listdir(tasks)) == 1:  # noqa: PTH208 - asked before each fork
+            return []
+    except OSError:
         return sorted(thread.name for thread in threading.enumerate())[1:]
+    known = {str(thread.native_id): thread.name for thread in threading.enumerate()}
     others = [task for task in tasks.iterdir() if task.name != str(os.getpid())]
     return sorted(known.get(task.name) or (task / "comm").read_text().strip() for task in others)
 
@@ -141,7 +147,7 @@ def spawn(
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)
     try:
         pid = os.fork()
         if pid == 0:
@@ -155,7 +161,7 @@ def spawn(
         os.close(dump)
         raise
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
         theirs.close()
     return _as_seen_by_parent(pid, ours, dump, seat)
 
@@ -228,11 +234,11 @@ def _enter(inherited: Inheritance, entry: _Entry) -> None:
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     for signum in _IGNORED:
-        signal.signal(signum, signal.SIG_IGN)
+        _signal.signal(signum, _signal.SIG_IGN)
     faulthandler.register(DUMP, file=entry.dump, all_threads=True)
     faulthandler.enable(file=entry.dump, all_threads=True)
     # At once: a child that hangs in the import of its application must be able to say where.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {DUMP})
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {DUMP})
     _let_the_kernel_choose_us()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -241,14 +247,17 @@ def _enter(inherited: Inheritance, entry: _Entry) -> None:
 
 def die_with(parent: int, signum: int) -> None:
     """Have the kernel send us `signum` when `parent` ends; leave at once if it has."""
-    if sys.platform == "linux":
-        _libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
+    if _prctl is not None and sys.platform == "linux":
+        _prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(ExitCode.OK)  # it died before the kernel could know that we care
 
 
 def _let_the_kernel_choose_us() -> None:
     """When memory runs out, a leaking child should go, and not the master."""
-    score = Path("/proc/self/oom_score_adj")
     with contextlib.suppress(OSError):
-        score.write_text(str(min(1000, int(score.read_text()) + _OOM_SCORE)))
+        score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.pwrite(score, b"%d" % min(1000, int(os.read(score, 16)) + _OOM_SCORE), 0)
+        finally:
+            os.close(score)

@@ -1,5 +1,6 @@
 """Carries out what the crew's plan says: forks, asks to leave, interrupts, dumps, kills."""
 
+import contextlib
 import logging
 import math
 import os
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from forkresque.app import Forkresque
-from forkresque.errors import ConfigError
+from forkresque.errors import ConfigError, ForkresqueError
 from forkresque.events import Emitter
 from forkresque.options import SupervisorOptions
 from forkresque.policy.child import (
@@ -66,6 +67,12 @@ class Foreman:
         self._let_go = let_go
         self._complained_at = -math.inf
         self._dumps_asked: set[int] = set()
+
+    def prepare(self) -> None:
+        """Make what every worker would make first, if the application is here."""
+        if self._options.preload:
+            with contextlib.suppress(ForkresqueError):  # each child will say what is wrong
+                self._load().prepare()
 
     def act(self, action: Action) -> None:
         """Carry out one step."""
@@ -132,7 +139,7 @@ class Foreman:
             child = self._crew.spawned(wanted, now, chance=chance())
             if child.max_jobs < math.inf:
                 self._estate.board.seats[child.seat].due_jobs = int(child.max_jobs)
-            if wanted.kind is Kind.WORKER:
+            if wanted.kind is Kind.WORKER and "multi_worker_action" in self._events.heard:
                 reason = wanted.reason or self._reason(wanted.pool)
                 self._events.emit("multi_worker_action", "+", reason)
 

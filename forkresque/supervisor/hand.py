@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from forkresque import processes
 from forkresque.app import Forkresque
+from forkresque.connection import Connection
 from forkresque.errors import ExitCode, JobAborted, JobTimeout, RedisRefused, RedisUnavailable
 from forkresque.events import Emitter
 from forkresque.idle import BEAT
@@ -265,11 +266,13 @@ class Pulse:
     a C call for minutes does not, and that is what "stuck" means.
     """
 
-    def __init__(self, worker: Post, station: Pooled, seat: Seat, *, registry: Registry) -> None:
+    def __init__(
+        self, worker: Post, station: Pooled, seat: Seat, *, connection: Connection
+    ) -> None:
         self._post = worker
         self._station = station
         self._seat = seat
-        self._registry = registry
+        self._connection = connection
 
     def start(self, *, patience: float) -> None:
         """Start beating; an orphan's job may take `patience` more seconds."""
@@ -284,9 +287,10 @@ class Pulse:
                 self._seat.beat_ns = time.monotonic_ns()
             asleep.wait(1.0)
         deadline = time.monotonic() + patience
+        registry = Registry(self._connection.link(), self._connection.keys)
         while (left := deadline - time.monotonic()) > 0:
             with contextlib.suppress(RedisUnavailable, RedisRefused):
-                self._registry.renew_own_lease(str(self._post.worker), self._post.lease)
+                registry.renew_own_lease(str(self._post.worker), self._post.lease)
             asleep.wait(min(self._post.lease.renewal, left))
         os.kill(os.getpid(), SOFT)
         asleep.wait(2.0)
@@ -329,8 +333,7 @@ def work(
     )
     signal.signal(SOFT, lambda _signum, _frame: _interrupt(worker, station, inherited))
     inherited.listen()
-    registry = Registry(connection.link(), connection.keys)
-    Pulse(post, station, seat, registry=registry).start(patience=options.shutdown_timeout)
+    Pulse(post, station, seat, connection=connection).start(patience=options.shutdown_timeout)
     limits.begin(seat)
     send(inherited.pair, Ready())
     worker.run()

@@ -106,6 +106,7 @@ class Master:
             else:
                 self._go_on(self._estate)
             load_all()  # a third of what a child takes to be born
+            self._foreman.prepare()
             freeze_memory()
             self._events.emit("start", 0)
             self._loop()

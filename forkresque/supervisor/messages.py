@@ -7,7 +7,7 @@ sends it says it again when it still holds.
 import contextlib
 import json
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from forkresque.policy.child import Fault
@@ -97,7 +97,8 @@ _KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Mes
 
 def send(pair: socket.socket, message: Message) -> bool:
     """Send `message`; return False if the other end is gone or does not listen now."""
-    packet = json.dumps({"kind": type(message).__name__, **asdict(message)}).encode()
+    fields = {name: getattr(message, name) for name in message.__slots__}
+    packet = json.dumps({"kind": type(message).__name__, **fields}).encode()
     try:
         pair.send(packet)
     except OSError:

@@ -140,7 +140,7 @@ def strangers(pid: int, known: Collection[int], view: View = _HERE) -> set[int]:
 
     A child may be missed while another one ends; it is there the next time.
     """
-    listed = view.proc / str(pid) / "task" / str(pid) / "children"
+    listed = f"{view.proc}/{pid}/task/{pid}/children"
     if os.access(listed, os.R_OK):
         children = {int(child) for child in _read(listed).split() if _is_number(child)}
     else:
@@ -313,7 +313,7 @@ def _memory_of_machine(view: View) -> Memory | None:
 # -- files -------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> str:
+def _read(path: Path | str) -> str:
     """Return what a file of the kernel says, or nothing. Half the cost of `read_text`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

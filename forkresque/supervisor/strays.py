@@ -94,15 +94,15 @@ def _below_us(known: Collection[int]) -> set[Process]:
 
     None, where /proc belongs to another PID namespace and so would name others.
     """
-    if not _is_ours(Path("/proc/self")):
+    if not _is_ours("/proc/self"):
         return set()
     starts = {pid: processes.start_of(pid) for pid in strangers(os.getpid(), known)}
     return {Process(pid, start) for pid, start in starts.items() if start is not None}
 
 
-def _is_ours(link: Path) -> bool:
+def _is_ours(link: str) -> bool:
     try:
-        return str(link.readlink()) == str(os.getpid())
+        return os.readlink(link) == str(os.getpid())  # noqa: PTH115 - asked at each death
     except OSError:
         return False
 

@@ -4,6 +4,7 @@ The handler only takes a note; the byte is a hint, and may be lost in a full pip
 A pipe and not a socket pair, which holds only some 278 bytes.
 """
 
+import _signal  # type: ignore[import-not-found]  # `signal` makes enums of what it is told
 import contextlib
 import os
 import signal
@@ -46,7 +47,7 @@ class Wakeups:
         """Let go of a parent's wakeups after a fork: its signals are none of ours."""
         signal.set_wakeup_fd(-1)
         for signum in self._signals:
-            signal.signal(signum, signal.SIG_DFL)
+            _signal.signal(signum, _signal.SIG_DFL)
         os.close(self._reader)
         os.close(self._writer)
 

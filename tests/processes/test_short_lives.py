@@ -1,0 +1,76 @@
+"""What it costs to replace a worker: questions to Redis, and words between processes."""
+
+import os
+import signal
+from contextlib import closing
+
+from redis import Redis
+
+from forkresque.protocol.connection import Target
+from tests.conftest import Starter
+from tests.support.processes import Start, assert_nothing_left
+from tests.support.servers import Server
+from tests.support.site import APP, KEYS, Site, await_rest
+from tests.support.waiting import wait_until
+
+JOBS = 30
+
+
+def carried_out(site: Site, number: int) -> None:
+    site.redis.sadd(KEYS.queues(), "math")
+    for index in range(number):
+        site.enqueue("slow", f"job {index}", 0)
+    wait_until(lambda: int(site.redis.get(KEYS.stat("processed")) or 0) >= number, "the jobs")
+
+
+def calls(redis: Redis) -> dict[str, int]:
+    told = redis.info("commandstats")
+    return {name.removeprefix("cmdstat_"): int(each["calls"]) for name, each in told.items()}
+
+
+def asked_for(start: Starter, site: Site) -> tuple[Start, dict[str, float]]:
+    """Have each of some jobs done by a process of its own; return the commands for one of them."""
+    master = start(*APP, "-c", "1", "--max-jobs", "1")
+    await_rest(master, 1)
+    before = calls(site.redis)
+    carried_out(site, JOBS)
+    await_rest(master, 1)
+    after = calls(site.redis)
+    return master, {name: (each - before.get(name, 0)) / JOBS for name, each in after.items()}
+
+
+def test_a_process_for_one_job_asks_redis_five_times(start: Starter, site: Site) -> None:
+    """It greets, registers, claims, settles and unregisters; nobody asks anything else for it."""
+    master, each = asked_for(start, site)
+
+    # The last one waits for a job that does not come, which takes some questions of its own.
+    assert 4.0 <= each["evalsha"] < 5.0
+    assert 1.0 <= each["hello"] < 1.5
+    for rare in ("time", "client|tracking", "client|caching"):
+        assert each.get(rare, 0.0) <= 0.5, rare
+
+    master.send_signal(signal.SIGTERM)
+    master.wait(5)
+    assert_nothing_left(master, site.redis)
+
+
+def test_the_clerk_has_nothing_to_do_when_a_worker_leaves_in_good_order(
+    start: Starter, site: Site
+) -> None:
+    master, each = asked_for(start, site)
+
+    assert each.get("hkeys", 0.0) == 0.0  # what it looks at first, of the dead
+    assert "no job in hand" not in master.log()
+
+
+def test_a_prepared_connection_is_given_away_once(one_server: Server) -> None:
+    target = Target(one_server.url)
+    target.prepare()
+    target.prepare()
+
+    prepared, other = target.connection(), target.connection()
+
+    assert prepared is not other
+    assert prepared.pid == os.getpid()
+    with closing(target.link()) as link:
+        assert link.command("PING")
