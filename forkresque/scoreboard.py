@@ -124,6 +124,7 @@ class Seat(_Block):
     grown = _word(18, "Bytes by which its own memory had grown after the last job.")
     own_at_ready = _word(19, "Bytes of its own memory when it got ready, 0: not measured.")
     due_jobs = _word(20, "Jobs after which it is to be replaced, 0: never; the master's word.")
+    last = _word(22, "1 once it has a job in hand after which it leaves: the one that it may do.")
     gone = _word(21, "1 once Redis has forgotten it in good order: its death leaves nothing to do.")
 
     @property

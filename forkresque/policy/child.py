@@ -47,7 +47,8 @@ class Facts:
     """What the scoreboard says of a child: ages in seconds, limits in seconds from now.
 
     `jobs` is how many it has carried out; `grown` is by how many bytes its own memory had grown
-    after the last of them, and `grows` by how many it has now.
+    after the last of them, and `grows` by how many it has now. `last` says that it has a job in
+    hand after which it leaves by itself, `gone` that it has done so, but for its exit.
     """
 
     doing: Doing
@@ -58,6 +59,8 @@ class Facts:
     jobs: int = 0
     grown: int = 0
     grows: int = 0
+    last: bool = False
+    gone: bool = False
 
 
 @dataclass(slots=True)

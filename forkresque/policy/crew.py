@@ -229,6 +229,8 @@ class Crew:
         rosters = [
             Roster(pool, index, self.children, facts) for index, pool in enumerate(self.pools)
         ]
+        for roster in rosters:
+            roster.appoint()
         actions: list[Action] = [*self._spawns(now, rosters)]
         parting = dict.fromkeys(self._partings(rosters))
         actions += map(Dismiss, parting)

@@ -1,7 +1,8 @@
 """Which workers should be replaced by new ones, though nothing is wrong with them.
 
 A worker that is due goes on until its replacement has booted. One that has carried out as many
-jobs as it may leaves by itself, so it is due a little before that.
+jobs as it may leaves by itself, so it is due a little before that; if it may do but one, it is due
+when it has that in hand, and not as long as it waits.
 """
 
 import math
@@ -35,6 +36,8 @@ class Renewal:
         """Return why a worker is due, or ""."""
         if child.generation < generation:
             return "it runs older code"
+        if seen.last:
+            return "it has its last job in hand"
         if seen.jobs >= child.max_jobs:
             return f"it has carried out {seen.jobs} jobs"
         if now - child.born_at >= child.max_age:

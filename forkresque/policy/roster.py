@@ -1,7 +1,8 @@
 """The workers of one pool at one moment: who makes it up, who waits for a place, and who leaves.
 
 A worker that was asked to leave keeps its place until it is gone, and whoever comes after it is
-held so long: a pool never does more jobs at once than it should have workers.
+held so long: a pool never does more jobs at once than it should have workers. One that has left
+Redis keeps nothing: it has no job, and to end takes it some milliseconds more.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -23,7 +24,7 @@ class Roster:
         mine = [
             child
             for child in children.values()
-            if child.kind is Kind.WORKER and child.pool == index
+            if child.kind is Kind.WORKER and child.pool == index and not facts[child.seat].gone
         ]
         self._staying = [child for child in mine if child.stays]
         self._leaving = [  # who boots has no job that would keep a place
@@ -36,6 +37,22 @@ class Roster:
     def booting(self) -> int:
         """Return how many have not booted yet."""
         return sum(not child.ready for child in self._staying)
+
+    def appoint(self) -> None:
+        """Give a free place to who waits for that of a worker with its last job in hand.
+
+        Whoever of those workers ends first makes room for it; for the others there will be another.
+        """
+        waiting = [
+            child
+            for child in self._staying
+            if child.replaces is not None and child.ready and self._waits(child)
+            if self._facts[child.replaces].last
+        ]
+        free = self.pool.target - len(self._working) - len(self._leaving)
+        for child in waiting[: max(0, free)]:
+            child.replaces = None
+            self._working.append(child)
 
     def wishes(self, reason: Callable[[Child, Facts], str]) -> Iterable[tuple[int | None, str]]:
         """Yield, for each worker that the pool should get, whom it replaces and why.
@@ -73,7 +90,9 @@ class Roster:
         """Yield those whose replacements could claim at once: booted, and known to Redis."""
         for child in self._staying:
             able = child.ready and not self._boots(child) and not child.fault
-            if child.replaces is not None and able and self._waits(child):
+            if child.replaces is None or not able or not self._waits(child):
+                continue
+            if not self._facts[child.replaces].last:  # which leaves by itself
                 yield child.replaces
 
     def releases(self, parting: Container[int]) -> Iterable[Release]:
@@ -97,7 +116,7 @@ class Roster:
     def _waits(self, child: Child) -> bool:
         """Return whether a child replaces one that was not asked to leave yet."""
         before = None if child.replaces is None else self._children.get(child.replaces)
-        return before is not None and before.stays
+        return before is not None and before.stays and not self._facts[before.seat].gone
 
     def _is_being_replaced(self, child: Child) -> bool:
         return any(other.replaces == child.seat for other in self._children.values())

@@ -207,6 +207,8 @@ class Children:
                 jobs=seat.done + seat.failed,
                 grown=seat.grown,
                 grows=growth.get(number, 0),
+                last=bool(seat.last),
+                gone=bool(seat.gone),
             )
         return found
 

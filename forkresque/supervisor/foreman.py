@@ -123,7 +123,9 @@ class Foreman:
         now = time.monotonic()
         if wanted.replaces is not None:
             old = self._children.describe(wanted.replaces)
-            log.info("%s is replaced: %s", old, wanted.reason)
+            each_job = self._options.max_jobs == 1  # what happens for each of them is no news
+            level = logging.DEBUG if each_job else logging.INFO
+            log.log(level, "%s is replaced: %s", old, wanted.reason)
         try:
             self._children.spawn(
                 wanted, self._body(wanted), self._crew.generation, let_go=self._let_go

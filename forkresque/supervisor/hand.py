@@ -183,6 +183,10 @@ class Pooled:
         if self._seat.on_call:
             self._seat.on_call = 0
             self._baton.give(min(left, self._sleeping()) if left > 1 else left)
+        if self._limits.max_jobs == 1:
+            self._seat.last = 1
+            if not self._has_successor():
+                send(self._pair, Due())  # while the job runs there is time to give birth
 
     def _sleeping(self) -> int:
         """Return how many wait for the baton: on one that tells of more, nobody would end it."""
@@ -190,6 +194,16 @@ class Pooled:
             seat.pool == self._seat.pool and seat.phase is Phase.IDLE and not seat.held
             for seat in self._board.taken(Role.WORKER)
         )
+
+    def _has_successor(self) -> bool:
+        """Return whether some worker of this pool waits for a place already: one is enough."""
+        taken = self._board.taken(Role.WORKER)
+        return any(seat.held and seat.pool == self._seat.pool for seat in taken)
+
+    def take_leave(self) -> None:
+        """Tell the master of an end that it does not expect: it may have a place for another."""
+        if self._spent and self._seat.gone:
+            send(self._pair, Due())
 
     def is_surplus(self) -> bool:
         """Return whether somebody else is on call as well, and shall stay so: the first seat."""
@@ -337,6 +351,7 @@ def work(
     limits.begin(seat)
     send(inherited.pair, Ready())
     worker.run()
+    station.take_leave()
     seat.enter(Phase.LEFT, time.monotonic_ns())
     return ExitCode.OK
 

@@ -22,7 +22,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """From a worker: it has carried out as many jobs as it should, and can do a few more."""
+    """From a worker: it will soon have carried out as many jobs as it may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from redis import Redis
 
 from forkresque.protocol.connection import Target
 from tests.conftest import Starter
+from tests.processes.test_recycling import backlog, most_at_once, performed
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.servers import Server
-from tests.support.site import APP, KEYS, Site, await_rest
+from tests.support.site import APP, KEYS, Site, await_rest, phases, stays
 from tests.support.waiting import wait_until
 
 JOBS = 30
@@ -74,3 +75,36 @@ def test_a_prepared_connection_is_given_away_once(one_server: Server) -> None:
     assert prepared.pid == os.getpid()
     with closing(target.link()) as link:
         assert link.command("PING")
+
+
+def test_a_successor_is_born_while_the_only_job_runs_and_waits_for_its_end(
+    start: Starter, site: Site
+) -> None:
+    master = start(*APP, "-c", "1", "--max-jobs", "1")
+    first = site.gates("a")[0]
+    (second,) = wait_until(
+        lambda: [pid for pid, phase in phases(master).items() if pid != first and phase == "held"],
+        "a successor that has booted",
+    )
+
+    site.enqueue("gate", "b")
+    stays(lambda: site.starts("b") == 0, "one job at a time", 0.3)
+    site.release("a")
+
+    assert site.started("b") == second
+    site.release("b")
+    site.await_processed(2)
+    assert "is replaced" not in master.log(), "what happens for each job is no news"
+
+
+def test_each_of_many_jobs_has_a_process_of_its_own_and_no_more_than_two_run_at_once(
+    start: Starter, site: Site
+) -> None:
+    start(*APP, "-c", "2", "--max-jobs", "1")
+    marks = backlog(site, 30, 0.01)
+
+    site.await_processed(30)
+
+    assert sorted(len(each) for each in performed(site).values()) == [1] * 30
+    assert sorted(mark for each in performed(site).values() for mark in each) == sorted(marks)
+    assert most_at_once(site) <= 2

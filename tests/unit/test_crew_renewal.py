@@ -545,3 +545,75 @@ def test_those_who_leave_or_boot_are_not_ready() -> None:
     resize(crew, -1)
     assert planned(crew, 2.0, {2: running()}) == [Dismiss(1)]
     assert crew.ready(0) == 1
+
+
+# -- one job each ------------------------------------------------------------------------------
+
+LAST = "it has its last job in hand"
+
+
+def with_last_job(*, gone: bool = False) -> Facts:
+    return Facts(Doing.SETTLE if gone else Doing.RUN, 0.0, epoch=1, last=True, gone=gone)
+
+
+def test_one_that_may_do_one_job_has_a_successor_once_it_has_that_in_hand() -> None:
+    crew = ready_crew(1, renewal=Renewal(max_jobs=1))
+    assert planned(crew, 1.0) == []
+
+    assert begun(crew, 2.0, {1: with_last_job()}) == [worker(2, 1, LAST)]
+    assert crew.children[2].held
+    crew.got_ready(2)
+
+    assert planned(crew, 3.0, {1: with_last_job()}) == [], "it leaves without being asked to"
+    assert planned(crew, 4.0, {1: with_last_job(gone=True)}) == [Release(2)]
+    crew.died(1, 5.0, jitter=0.5)
+    assert planned(crew, 5.0) == []
+
+
+def test_whoever_ends_first_makes_room_for_the_one_that_waits() -> None:
+    crew = ready_crew(2, renewal=Renewal(max_jobs=1))
+    busy = {1: with_last_job(), 2: with_last_job()}
+    assert begun(crew, 1.0, busy) == [worker(3, 1, LAST)]
+    crew.got_ready(3)
+    assert planned(crew, 2.0, busy) == []
+
+    crew.died(2, 3.0, jitter=0.5)
+
+    assert planned(crew, 3.0, {1: with_last_job()}) == [worker(2, 1, LAST), Release(3)]
+
+
+def test_one_that_is_gone_keeps_no_place_though_it_has_not_ended() -> None:
+    crew = ready_crew(2, renewal=Renewal(max_jobs=1))
+    gone = {1: with_last_job(gone=True)}
+
+    assert begun(crew, 1.0, gone) == [worker(3)]
+
+    assert planned(crew, 2.0, gone) == []
+    crew.died(1, 3.0, jitter=0.5)
+    assert planned(crew, 3.0) == []
+
+
+def test_of_many_with_their_last_jobs_no_more_work_than_there_are_places() -> None:
+    crew, seen = ready_crew(3, renewal=Renewal(max_jobs=1)), dict[int, Facts]()
+    for now in range(1, 400):
+        at_work = [child for child in crew.of(Kind.WORKER) if not child.held]
+        at_work = [child for child in at_work if not seen.get(child.seat, idle()).gone]
+        assert len(at_work) <= 3
+        oldest = min(at_work, key=lambda child: child.born_at).seat
+        if now % 4 == 0:
+            seen[oldest] = with_last_job()
+        elif now % 4 == 1 and oldest in seen:
+            seen[oldest] = with_last_job(gone=True)
+        elif now % 4 == 2:
+            bury_the_gone(crew, seen, now)
+        begun(crew, now, seen)
+        for child in crew.of(Kind.WORKER):
+            crew.got_ready(child.seat)
+    assert crew.counts["died"] > 90
+    assert len(crew.of(Kind.WORKER)) <= 4
+
+
+def bury_the_gone(crew: Crew, seen: dict[int, Facts], now: float) -> None:
+    for seat in [seat for seat, each in seen.items() if each.gone]:
+        del seen[seat]
+        crew.died(seat, now, jitter=0.5)
