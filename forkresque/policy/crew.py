@@ -231,11 +231,12 @@ class Crew:
         ]
         for roster in rosters:
             roster.appoint()
-        actions: list[Action] = [*self._spawns(now, rosters)]
         parting = dict.fromkeys(self._partings(rosters))
-        actions += map(Dismiss, parting)
+        births = [*self._spawns(now, rosters)]
+        actions: list[Action] = [*map(Dismiss, parting)]
         for roster in rosters:
             actions += roster.releases(parting)
+        actions += births  # last: each takes as long as all the rest
         for child in self.children.values():
             seen = facts[child.seat]
             if not late:

@@ -607,7 +607,7 @@ def test_an_idle_worker_that_leaves_has_to_be_gone_before_the_next_is_due() -> N
 
     assert planned(crew, 10.2, {1: Facts(Doing.LEAVE, 0.0)}) == []
     crew.died(1, 10.3, jitter=0.0)
-    assert planned(crew, 10.3) == [Spawn(1, Kind.WORKER, 0, 2, "it is 10 s old"), Release(3)]
+    assert planned(crew, 10.3) == [Release(3), Spawn(1, Kind.WORKER, 0, 2, "it is 10 s old")]
 
 
 def test_a_job_in_hand_does_not_keep_the_others_from_being_replaced() -> None:

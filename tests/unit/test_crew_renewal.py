@@ -337,9 +337,9 @@ def test_a_pool_that_is_abolished_empties_itself() -> None:
     pool.least = pool.most = pool.target = 0
 
     assert planned(crew, 1.0, {1: running()}) == [
-        worker(4, 3, OLD_CODE, pool=1),
         Dismiss(2),
         Dismiss(1),
+        worker(4, 3, OLD_CODE, pool=1),
     ]
     crew.died(2, 1.1, jitter=0.5)
     crew.died(1, 1e3, jitter=0.5)
@@ -579,7 +579,7 @@ def test_whoever_ends_first_makes_room_for_the_one_that_waits() -> None:
 
     crew.died(2, 3.0, jitter=0.5)
 
-    assert planned(crew, 3.0, {1: with_last_job()}) == [worker(2, 1, LAST), Release(3)]
+    assert planned(crew, 3.0, {1: with_last_job()}) == [Release(3), worker(2, 1, LAST)]
 
 
 def test_one_that_is_gone_keeps_no_place_though_it_has_not_ended() -> None:
