@@ -110,14 +110,14 @@ def freeze_memory() -> None:
 
 def other_tasks() -> list[str]:
     """Return the names of this process' threads but the main one, also those of C libraries."""
-    tasks = Path("/proc/self/task")
     try:
-        if len(os.listdir(tasks)) == 1:  # noqa: PTH208 - asked before each fork
-            return []
+        tasks = os.listdir("/proc/self/task")  # noqa: PTH208 - asked before each fork
     except OSError:
         return sorted(thread.name for thread in threading.enumerate())[1:]
+    if len(tasks) == 1:
+        return []
     known = {str(thread.native_id): thread.name for thread in threading.enumerate()}
-    others = [task for task in tasks.iterdir() if task.name != str(os.getpid())]
+    others = [Path("/proc/self/task", task) for task in tasks if task != str(os.getpid())]
     return sorted(known.get(task.name) or (task / "comm").read_text().strip() for task in others)
 
 
