@@ -11,17 +11,10 @@ from tests.conftest import Starter
 from tests.processes.test_recycling import backlog, most_at_once, performed
 from tests.support.processes import Start, assert_nothing_left
 from tests.support.servers import Server
-from tests.support.site import APP, KEYS, Site, await_rest, phases, stays
+from tests.support.site import APP, Site, await_rest, phases, stays
 from tests.support.waiting import wait_until
 
 JOBS = 30
-
-
-def carried_out(site: Site, number: int) -> None:
-    site.redis.sadd(KEYS.queues(), "math")
-    for index in range(number):
-        site.enqueue("slow", f"job {index}", 0)
-    wait_until(lambda: int(site.redis.get(KEYS.stat("processed")) or 0) >= number, "the jobs")
 
 
 def calls(redis: Redis) -> dict[str, int]:
@@ -34,7 +27,8 @@ def asked_for(start: Starter, site: Site) -> tuple[Start, dict[str, float]]:
     master = start(*APP, "-c", "1", "--max-jobs", "1")
     await_rest(master, 1)
     before = calls(site.redis)
-    carried_out(site, JOBS)
+    backlog(site, JOBS, 0)  # all at once: a worker that finds nothing asks more
+    site.await_processed(JOBS)
     await_rest(master, 1)
     after = calls(site.redis)
     return master, {name: (each - before.get(name, 0)) / JOBS for name, each in after.items()}
