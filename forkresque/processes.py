@@ -6,8 +6,6 @@ import socket
 from functools import cache
 from pathlib import Path
 
-import psutil
-
 _PROCESS = re.compile("[0-9]{1,18} [0-9]{1,18}")
 
 
@@ -78,6 +76,8 @@ def _stat(pid: int) -> bytes:
 
 
 def _start_by_psutil(pid: int) -> int | None:
+    import psutil  # here, since nobody needs it where there is /proc
+
     try:
         return int(psutil.Process(pid).create_time() * 100)
     except psutil.Error:
@@ -89,6 +89,8 @@ def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
+        import psutil
+
         return str(int(psutil.boot_time()))
 
 

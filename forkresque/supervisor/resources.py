@@ -123,7 +123,7 @@ def consumption(pid: int, view: View = _HERE) -> Consumption | None:
 
 def anonymous_memory() -> int:
     """Return the bytes of this process' own anonymous memory, in a few microseconds; 0: unknown."""
-    return anonymous_in(_read(_HERE.proc / "self" / "statm")) or 0
+    return anonymous_in(_read("/proc/self/statm")) or 0
 
 
 def give_free_memory_back() -> None:
