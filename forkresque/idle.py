@@ -23,7 +23,7 @@ from forkresque.protocol.keys import Keys
 HEARING_TEST = 6.0  # seconds; the lease is renewed every 5, and a live bell hears that
 _DEAF_AFTER = 2  # hearing tests failed before this connection is polled on
 INTERVAL = 1.0  # seconds between polls where Redis cannot tell of new jobs
-BEAT = 2.0  # seconds between two signs of life of a worker that waits
+BEAT = 3.0  # seconds between two signs of life of a worker on call, who counts as deaf after 6
 
 
 def polling(interval: Duration, timeout: Duration | None) -> float:

@@ -19,6 +19,7 @@ log = logging.getLogger("forkresque.scheduler")
 
 TERM = 15.0  # seconds the lead lasts without being renewed
 RENEWAL = 5.0
+EARLY = 0.2  # of its period: how much sooner the lead is renewed when its holder is awake
 LOOK = 1.0  # seconds between a follower's looks whether the lead is free
 SWEEP_EVERY = 55.0  # seconds between searches for stray buckets
 LATE = 2.0  # seconds after which what is still due holds up what has come due since
@@ -73,6 +74,7 @@ class Promoter:
         self._newest_next = False
         self._sweep_every = sweep_every
         self._sweep_at = -math.inf
+        self._look_at = -math.inf  # when the schedule is to be looked at without news of it
         self._cursor = 0
 
     @property
@@ -89,14 +91,18 @@ class Promoter:
         """
         return self._state.state is Lead.PROMOTE and time.monotonic() < self._lapses_at
 
-    def step(self) -> Pass:
+    def step(self, *, news: bool = True) -> Pass:
         """Renew or seek the lead, and promote one batch of what is due if it is ours to do.
 
-        Returns without waiting. Raises RedisUnavailable and RedisRefused.
+        Without `news` of the schedule nothing is asked until the second that was next at the last
+        look. Returns without waiting. Raises RedisUnavailable and RedisRefused.
         """
         self.renew()
         if self.state is not Lead.PROMOTE:
             return Pass(max(0.0, self._renew_at - time.monotonic()))
+        if not news and time.monotonic() < self._look_at:
+            return Pass(self._pause())
+        self._look_at = -math.inf  # until Redis has agreed to tell of changes
         for seconds in self._due():
             buckets = self._promote(seconds)
             if buckets:
@@ -104,11 +110,16 @@ class Promoter:
             if self.state is not Lead.PROMOTE:
                 return Pass(0.0)
         self._sweep()
-        return Pass(self._until_next())
+        self._look_at = time.monotonic() + self._until_next()
+        return Pass(self._pause())
 
     def renew(self, *, now: bool = False) -> None:
-        """Renew or seek the lead, if it is time to; with `now`, whatever the time."""
-        if time.monotonic() < self._renew_at and not now:
+        """Renew or seek the lead, if it is about time to; with `now`, whatever the time.
+
+        A renewal may come a little early, to go with whatever else is asked of Redis.
+        """
+        early = 0.0 if self.state is Lead.FOLLOW else self._renewal * EARLY
+        if time.monotonic() < self._renew_at - early and not now:
             return
         before, asked_at = self.state, time.monotonic()
         answer = self._delayed.lead(self.token, term=self._term)
@@ -118,6 +129,7 @@ class Promoter:
         holds = self.state is not Lead.FOLLOW
         self._renew_at = time.monotonic() + (self._renewal if holds else LOOK)
         if self.state is not before:
+            self._look_at = -math.inf
             holder = f" holder={self._state.holder}" if self._state.holder else ""
             log.info("scheduler=%s%s", self.state.lower(), holder)
 
@@ -175,12 +187,16 @@ class Promoter:
                 log.warning("second=%s had jobs and was not in the schedule; it is now", second)
         self._sweep_at = now + (_SWEEP_PAUSE if self._cursor else self._sweep_every)
 
+    def _pause(self) -> float:
+        """Return for how long there is nothing to do, unless the schedule changes."""
+        return max(0.0, min(self._renew_at, self._look_at) - time.monotonic())
+
     def _until_next(self) -> float:
-        """Return for how long there is nothing to do, unless the schedule changes.
+        """Return for how long nothing more will be due, unless the schedule changes.
 
         Where Redis does not tell of a change that is one interval, else until the next second.
         """
-        pause = max(0.0, min(self._renew_at, self._sweep_at) - time.monotonic())
+        pause = max(0.0, self._sweep_at - time.monotonic())
         second = self._delayed.next_second()
         if second is not None:
             # By Redis' clock when it was asked what is due, so it cannot have come since unseen.

@@ -270,6 +270,26 @@ class Crew:
         moments += [pool.births.next_at for pool in self.pools]
         return min((moment for moment in moments if moment > now), default=math.inf)
 
+    def rest_until(self, now: float, facts: Mapping[int, Facts]) -> float:
+        """Return until when time alone gives nothing to do, as long as no job begins.
+
+        That is `now` unless everybody is there, waits for work and is to stay.
+        """
+        missing = any(len(self.staying(at)) != pool.target for at, pool in enumerate(self.pools))
+        if missing or self.stopping or self.unsettled_deaths or self.is_rolling:
+            return now
+        moments = [self.next_step_at(now, facts)]
+        for child in self.children.values():
+            seen = facts.get(child.seat)
+            if seen is None or seen.doing not in (Doing.IDLE, Doing.CALL):
+                return now
+            if not (child.ready and child.stays):
+                return now
+            moments.append(child.born_at + child.max_age)
+            deaf_after = _DEAF_AFTER if seen.doing is Doing.CALL else math.inf
+            moments.append(now - seen.silent + min(deaf_after, self.judge.patience(child.kind)))
+        return max(now, min(moments))
+
     def _spawns(self, now: float, rosters: Sequence[Roster]) -> Iterable[Spawn]:
         if self._is_missing(Kind.CLERK, now) and self._births[Kind.CLERK].allowed(now, booting=0):
             yield Spawn(CLERK_SEAT, Kind.CLERK)

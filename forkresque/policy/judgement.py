@@ -18,6 +18,13 @@ DUMP_GRACE = 0.5  # seconds from asking for a stack dump to the kill
 ROUSE_GRACE = 3.0  # seconds from asking a frozen child to leave to the kill
 
 
+def frozen_after(heartbeat_timeout: float) -> float:
+    """Return the seconds without a beat after which a worker without a job is frozen."""
+    if not heartbeat_timeout:
+        return FROZEN_AFTER
+    return min(FROZEN_AFTER, max(LEAST_FROZEN, heartbeat_timeout))
+
+
 @dataclass(slots=True)
 class Judge:
     """The limits of one master's children. Times are in seconds, memory in bytes; 0: no limit."""
@@ -52,11 +59,11 @@ class Judge:
             child.cut |= cut and seen.doing in (Doing.RUN, Doing.SETTLE)
             yield Kill(child.seat, child.fault)
 
-    @property
-    def _frozen_after(self) -> float:
-        if not self.heartbeat_timeout:
-            return FROZEN_AFTER
-        return min(FROZEN_AFTER, max(LEAST_FROZEN, self.heartbeat_timeout))
+    def patience(self, kind: Kind) -> float:
+        """Return after how many seconds of silence a child that has no job in hand is condemned."""
+        if kind is Kind.WATCHER:
+            return math.inf
+        return CLERK_SILENCE if kind is Kind.CLERK else frozen_after(self.heartbeat_timeout)
 
     def _fault(self, child: Child, seen: Facts, now: float) -> Fault:
         if child.kind is Kind.WATCHER:
@@ -64,11 +71,11 @@ class Judge:
         if seen.doing is Doing.BOOT and not child.ready:  # one that is ready waits for Redis
             return Fault.BOOT if now - child.born_at > self.boot_timeout else Fault.NONE
         if child.kind is Kind.CLERK:
-            return Fault.SILENT if seen.silent > CLERK_SILENCE else Fault.NONE
+            return Fault.SILENT if seen.silent > self.patience(child.kind) else Fault.NONE
         if 0 < 2 * self.max_memory < seen.grows:
             return Fault.TOO_LARGE
         if seen.doing is not Doing.RUN:
-            return Fault.SILENT if seen.silent > self._frozen_after else Fault.NONE
+            return Fault.SILENT if seen.silent > self.patience(child.kind) else Fault.NONE
         return self._fault_of_job(seen)
 
     def _fault_of_job(self, seen: Facts) -> Fault:

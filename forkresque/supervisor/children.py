@@ -212,6 +212,11 @@ class Children:
             )
         return found
 
+    @property
+    def begun(self) -> int:
+        """Return how many jobs workers have begun, in all their lives."""
+        return sum(self._board.seats[number].epoch for number in self._members)
+
     def turns(self) -> int:
         """Return how often children have reached for a baton."""
         return sum(self._board.seats[number].turns for number in self._members)

@@ -17,13 +17,12 @@ from dataclasses import dataclass, field
 from forkresque.app import Forkresque
 from forkresque.errors import BadKey, ExitCode, ForkresqueError, RedisRefused, RedisUnavailable
 from forkresque.events import Emitter
-from forkresque.idle import BEAT
 from forkresque.neighbours import Neighbours
 from forkresque.options import SupervisorOptions
 from forkresque.policy import queues as patterns
 from forkresque.policy.backoff import Backoff
-from forkresque.promoter import Promoter
-from forkresque.protocol.connection import RedisClock
+from forkresque.promoter import EARLY, Promoter
+from forkresque.protocol.connection import FLUSHED, RedisClock
 from forkresque.protocol.delayed import Delayed, Lead
 from forkresque.protocol.keys import to_bytes, to_text
 from forkresque.protocol.locks import renew_locks
@@ -32,7 +31,16 @@ from forkresque.protocol.script import load
 from forkresque.scoreboard import Phase, Role, Scoreboard
 from forkresque.supervisor.child import ORPHANED, Inheritance
 from forkresque.supervisor.identity import Identity
-from forkresque.supervisor.messages import BatonWanted, Died, Leave, Ready, Settled, receive, send
+from forkresque.supervisor.messages import (
+    BatonWanted,
+    Died,
+    Leave,
+    Ready,
+    Redialled,
+    Settled,
+    receive,
+    send,
+)
 from forkresque.supervisor.recovery import Coroner
 from forkresque.supervisor.titles import set_title
 from forkresque.supervisor.wakeups import Wakeups
@@ -40,6 +48,7 @@ from forkresque.supervisor.wakeups import Wakeups
 log = logging.getLogger("forkresque.clerk")
 
 SOCKET_TIMEOUT = 2.0
+BEAT = 5.0  # seconds between two signs of life; silence is judged after ten
 LOOK_AGAIN = 0.5  # seconds between looks at other masters, with orphans about
 SAMPLE_EVERY = 0.25  # seconds between samples while something waits
 STANDING_TOO_LONG = 1.0  # seconds for which jobs may wait beside an idle worker
@@ -47,10 +56,14 @@ STANDING_TOO_LONG = 1.0  # seconds for which jobs may wait beside an idle worker
 
 @dataclass(slots=True)
 class Duty:
-    """Something that is to be done again and again. `perform` returns the pause until then."""
+    """Something that is to be done again and again. `perform` returns the pause until then.
+
+    It is done up to `early` seconds sooner when the clerk is awake: a wake-up costs more than it.
+    """
 
     name: str
     perform: Callable[[], float]
+    early: float = 0.0
     due_at: float = -math.inf
     backoff: Backoff = field(default_factory=lambda: Backoff(first=0.1, most=2.0))
 
@@ -96,8 +109,11 @@ class Clerk:
         self._refused: set[str] = set()  # duties that Redis answers and refuses
         self._renewal = Duty("lease", self._renew)
         self._funerals = Duty("deaths", self._settle_deaths)
-        self._lookout = Duty("masters", self._look_around)
-        self._promotion = Duty("schedule", self._promote)
+        early = identity.lease.renewal * EARLY
+        self._lookout = Duty("masters", self._look_around, early)
+        self._promotion = Duty("schedule", self._promote, early)
+        self._has_news = True  # of the schedule, as far as we know
+        self._is_alone = False
         self._sampling = Duty("depth", self._sample)
         never = math.inf if not options.stuck_worker_timeout else -math.inf
         self._visits = Duty("node-resque", self._visit, due_at=never)
@@ -145,7 +161,7 @@ class Clerk:
 
     def _do(self, duty: Duty) -> None:
         now = time.monotonic()
-        if duty.due_at > now:
+        if duty.due_at - duty.early > now:
             return
         self._inherited.seat.enter(Phase.RUN, time.monotonic_ns())
         asked = self._link.asked
@@ -176,8 +192,10 @@ class Clerk:
         self._existing = None
         # What Redis was to tell over the last connection it will not tell over this one.
         self._sampling.due_at = self._promotion.due_at = time.monotonic()
+        self._has_news = True
         if self._has_been_in_touch:
             books.redials += 1  # connections that did not notice may be deaf
+            send(self._inherited.pair, Redialled())
         self._has_been_in_touch = True
 
     def _note_refusal(self, duty: Duty, *, refused: bool) -> None:
@@ -225,9 +243,9 @@ class Clerk:
             pushed = set()
         if not pushed:
             return
-        if self._keys.schedule() in pushed:
-            self._promotion.due_at = -math.inf
-        if self._keys.queues() in pushed:
+        if not pushed.isdisjoint((FLUSHED, self._keys.schedule())):
+            self._promotion.due_at, self._has_news = -math.inf, True
+        if not pushed.isdisjoint((FLUSHED, self._keys.queues())):
             self._existing = None
         self._sample_soon()
 
@@ -300,12 +318,24 @@ class Clerk:
             self._sample_soon()
 
     def _look_around(self) -> float:
+        if self._knows_to_be_alone():
+            return self._identity.lease.renewal
         since = self._board.books.reached_ns
         reached_for = (time.monotonic_ns() - since) / 1e9 if since else 0.0
         orphans = self._coroner.look_around(reached_for=reached_for)
         self._board.books.ahead_us = int(self._clock.offset * 1e6)
         self._note_recoveries()
         return LOOK_AGAIN if orphans else self._identity.lease.renewal
+
+    def _knows_to_be_alone(self) -> bool:
+        """Return whether there is no other master, and Redis tells when one comes."""
+        key = self._keys.masters()
+        if self._link.heard(key):
+            self._is_alone = False
+            self._link.forget(key)
+            names = self._link.command("SMEMBERS", key, armed=True)
+            self._is_alone = {to_text(name) for name in names} <= {self._identity.lease.master}
+        return self._is_alone and self._link.tracking
 
     def _visit(self) -> float:
         """While node-resque's own leaders are kept out, look after its workers."""
@@ -315,7 +345,8 @@ class Clerk:
 
     def _promote(self) -> float:
         before = self._promoter.state
-        result = self._promoter.step()
+        result = self._promoter.step(news=self._has_news)
+        self._has_news = False
         books = self._board.books
         if result.promoted:
             books.promoted += result.promoted

@@ -100,7 +100,7 @@ class ControlServer:
         self._server: socket.socket | None = None
         self._lock = LockFile(self._path, flag="--control")
         self._clients: dict[socket.socket, bytes] = {}
-        self._deaf_until = math.inf
+        self.deaf_until = math.inf
 
     @property
     def state(self) -> Listening:
@@ -172,8 +172,8 @@ class ControlServer:
 
     def listen(self) -> None:
         """Hear new clients again, some time after there was no descriptor for one."""
-        if self._server is not None and time.monotonic() > self._deaf_until:
-            self._deaf_until = math.inf
+        if self._server is not None and time.monotonic() > self.deaf_until:
+            self.deaf_until = math.inf
             self._selector.register(self._server, selectors.EVENT_READ, self._accept)
 
     def _take_lock(self) -> None:
@@ -194,7 +194,7 @@ class ControlServer:
             return
         except OSError:  # no descriptor is left, most likely: it would be readable for ever
             self._selector.unregister(server)
-            self._deaf_until = time.monotonic() + _DEAF
+            self.deaf_until = time.monotonic() + _DEAF
             return
         with contextlib.suppress(OSError):
             client.setblocking(False)

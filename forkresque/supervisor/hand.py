@@ -24,6 +24,7 @@ from forkresque.events import Emitter
 from forkresque.idle import BEAT
 from forkresque.jobs import Definition
 from forkresque.options import SupervisorOptions
+from forkresque.policy.judgement import frozen_after
 from forkresque.post import Post
 from forkresque.protocol.registry import Registry
 from forkresque.scoreboard import Phase, Role, Scoreboard, Seat
@@ -37,6 +38,8 @@ from forkresque.worker import Worker
 
 _BATON = ord("b")  # without jobs, which is how those before had it, too
 _MOST_LEFT = 255 - _BATON
+NAP = 20.0  # seconds between two signs of life, at most, of a worker that is not on call
+_OFTEN, _SELDOM = 1.0, 10.0  # seconds between two looks of a Pulse, with and without a job
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,10 @@ class Pooled:
         inherited: Inheritance,
         wakeups: Wakeups,
         limits: Limits,
+        *,
+        nap: float = NAP,
     ) -> None:
+        self._nap = nap  # seconds between two signs of life of one that sleeps
         self._board = board
         self._orders = board.orders
         self._seat: Seat = inherited.seat
@@ -158,7 +164,7 @@ class Pooled:
             if self._seat.held:  # it must not even be woken in place of one who may work
                 self.rest(BEAT)
                 continue
-            ready = dict(self._sleepers.poll(BEAT))
+            ready = dict(self._sleepers.poll(self._nap))
             self._hear(ready)
             if self._baton.reader in ready:
                 # Said before it is done, so that the master never takes the baton for lost.
@@ -277,38 +283,61 @@ class Pulse:
     """Beats while a job runs, and looks after a job whose master is gone.
 
     A thread with all signals blocked. A job that waits lets it beat; one that holds the GIL in
-    a C call for minutes does not, and that is what "stuck" means.
+    a C call for minutes does not, and that is what "stuck" means. While there is no job it only
+    looks seldom whether there is one: the beginning of a job is a beat, too. An orphan's job may
+    take `patience` more seconds.
     """
 
     def __init__(
-        self, worker: Post, station: Pooled, seat: Seat, *, connection: Connection
+        self, worker: Post, station: Pooled, seat: Seat, *, connection: Connection, patience: float
     ) -> None:
+        self._patience = patience
         self._post = worker
         self._station = station
         self._seat = seat
         self._connection = connection
+        self._idle = min(_SELDOM, 2 * worker.lease.renewal)
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
 
-    def start(self, *, patience: float) -> None:
-        """Start beating; an orphan's job may take `patience` more seconds."""
+    def start(self) -> None:
+        """Start beating."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        threading.Thread(target=self._run, args=(patience,), name="pulse", daemon=True).start()
+        threading.Thread(target=self._run, name="pulse", daemon=True).start()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _run(self, patience: float) -> None:
-        asleep = threading.Event()
+    def rouse(self) -> None:
+        """Have it see now whether the master of a job is gone. For a signal handler.
+
+        A lock, and not an event, within which one handler could wait for another for ever. A job
+        without any time is not left the moment until the thread runs: it could do its work in it.
+        """
+        if not self._seat.job_started_ns:
+            return
+        if not self._patience and self._station.orphaned:
+            os.kill(os.getpid(), SOFT)
+        with contextlib.suppress(RuntimeError):
+            self._asleep.release()
+
+    def _run(self) -> None:
         while not self._station.orphaned:
-            if self._seat.job_started_ns:
+            working = self._seat.job_started_ns
+            if working:
                 self._seat.beat_ns = time.monotonic_ns()
-            asleep.wait(1.0)
-        deadline = time.monotonic() + patience
+            self._sleep(_OFTEN if working else self._idle)
+        deadline = time.monotonic() + self._patience
         registry = Registry(self._connection.link(), self._connection.keys)
         while (left := deadline - time.monotonic()) > 0:
             with contextlib.suppress(RedisUnavailable, RedisRefused):
                 registry.renew_own_lease(str(self._post.worker), self._post.lease)
-            asleep.wait(min(self._post.lease.renewal, left))
+            self._sleep(min(self._post.lease.renewal, left))
         os.kill(os.getpid(), SOFT)
-        asleep.wait(2.0)
+        self._sleep(2.0)
         os._exit(ExitCode.CUT)
+
+    def _sleep(self, timeout: float) -> None:
+        """Wait so long, or until roused; either way the lock is held again."""
+        self._asleep.acquire(timeout=timeout)
 
 
 def work(
@@ -328,9 +357,9 @@ def work(
     queues = ",".join(patterns)
     set_title(f"worker {queues} booting")
     wakeups = Wakeups((signal.SIGTERM, signal.SIGQUIT))
-    wakeups.install()
     limits = Limits(options.max_jobs, options.max_memory)
-    station = Pooled(board, baton, inherited, wakeups, limits)
+    nap = min(NAP, frozen_after(options.heartbeat_timeout) / 3)
+    station = Pooled(board, baton, inherited, wakeups, limits, nap=nap)
     connection = app.connection
     worker = Worker(
         connection,
@@ -345,9 +374,12 @@ def work(
         audit=options.audit,
         events=events.numbered(board.seats.index(seat)),
     )
+    patience = options.shutdown_timeout
+    pulse = Pulse(post, station, seat, connection=connection, patience=patience)
+    wakeups.install(pulse.rouse)
     signal.signal(SOFT, lambda _signum, _frame: _interrupt(worker, station, inherited))
     inherited.listen()
-    Pulse(post, station, seat, connection=connection).start(patience=options.shutdown_timeout)
+    pulse.start()
     limits.begin(seat)
     send(inherited.pair, Ready())
     worker.run()

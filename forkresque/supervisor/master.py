@@ -33,8 +33,17 @@ from forkresque.supervisor.foreman import Foreman, chance
 from forkresque.supervisor.gauges import Gauges
 from forkresque.supervisor.helm import Helm
 from forkresque.supervisor.limits import allow_descriptors
+from forkresque.supervisor.lull import TICK, Lull
 from forkresque.supervisor.memory import MemoryGuard
-from forkresque.supervisor.messages import BatonWanted, Changed, Died, Message, Ready, Settled
+from forkresque.supervisor.messages import (
+    BatonWanted,
+    Changed,
+    Died,
+    Message,
+    Ready,
+    Redialled,
+    Settled,
+)
 from forkresque.supervisor.notify import Notifier, forget_manager
 from forkresque.supervisor.obituaries import Obituaries
 from forkresque.supervisor.pidfile import Pidfile
@@ -48,7 +57,6 @@ from forkresque.supervisor.wakeups import Wakeups
 
 log = logging.getLogger("forkresque.master")
 
-TICK = 1.0  # the longest sleep, in seconds
 STANDSTILL = 5.0  # a pass that is this much late means that the machine stood still
 PROGRESS_EVERY = 5.0  # seconds between two lines about a drain
 UNSTEADY = 0.02  # seconds until the next look for a baton that was on its way
@@ -91,6 +99,9 @@ class Master:
         self._wakeups = Wakeups([*self._orders, signal.SIGCHLD])
         self._memory = MemoryGuard(self._gauges, limited=bool(options.max_memory))
         self._leftovers = Leftovers(estate.strays, time.monotonic())
+        self._lull = Lull(
+            self._selector, self._crew, self._children, self._leftovers, self._look_at_memory
+        )
         self._told_at = -math.inf
         self._lapses = self._board.books.lapses
         self._title = ""
@@ -173,14 +184,16 @@ class Master:
 
     def _pause(self, now: float, facts: Mapping[int, Facts], *, steady: bool) -> float:
         """Return for how long there is nothing to do but to listen."""
-        moments = (
+        moments: list[float] = [
             self._crew.next_step_at(now, facts),
             self._scaling.due_at(),
             self._notifier.next_at,
-            self._leftovers.due_at,
-        )
-        pause = min(TICK, self._reload.pause(now), max(0.0, min(moments) - now))
-        return pause if steady else min(pause, UNSTEADY)
+            self._control.deaf_until,
+        ]
+        if not self._leftovers.are_as_before():
+            moments.append(self._leftovers.due_at)
+        pause = min(self._reload.pause(now), max(0.0, min(moments) - now))
+        return self._lull.length(now, pause) if steady else min(pause, UNSTEADY)
 
     def _look_after_batons(self) -> bool:
         """Replace a baton that was lost; return False if one was on its way while we looked.
@@ -204,13 +217,12 @@ class Master:
     # -- sense -------------------------------------------------------------------------------
 
     def _sense(self, now: float) -> dict[int, Facts]:
-        largest = self._memory.look(now)
-        if largest is not None and largest in self._crew.children:
-            self._crew.condemn(largest, Fault.CROWDED, now)
+        self._lull.expect(now)
+        self._look_at_memory(now)
         return self._children.facts(self._memory.growth())
 
     def _listen(self, timeout: float) -> None:
-        ready = self._selector.select(timeout)
+        ready = self._lull.sleep(timeout)
         self._foreman.log_dumps()
         for key, _ in ready:
             if isinstance(key.data, int):
@@ -220,6 +232,14 @@ class Master:
                 key.data()
         for signum in sorted(self._wakeups.take() & self._orders.keys()):
             self._orders[signum]()
+
+    def _look_at_memory(self, now: float) -> bool:
+        """Have the worker go that takes too much for the others; return if there is more to do."""
+        largest = self._memory.look(now)
+        if largest is not None and largest in self._crew.children:
+            self._crew.condemn(largest, Fault.CROWDED, now)
+            return True
+        return bool(self._options.max_memory)  # what each has by now is judged in a pass
 
     def _on_message(self, seat: int, message: Message) -> None:
         """Do what a child says, if it is that child's to say: a job may write into its pair."""
@@ -233,14 +253,20 @@ class Master:
                     self._events.emit("start", seat)
             case Settled() if kind is Kind.CLERK:
                 self._obituaries.settled(message)
-            case BatonWanted(pool=pool) if kind is Kind.CLERK:
-                if not self._crew.paused and not self._crew.stopping:
-                    self._estate.batons[pool].give()
+            case BatonWanted() | Redialled() if kind is Kind.CLERK:
+                self._rouse(message)
             case Changed(path=path) if kind is Kind.WATCHER:
                 log.info("changed file=%s", path)
                 self._helm.reload()
             case _:
                 log.debug("child=%s said %s", seat, message)
+
+    def _rouse(self, message: BatonWanted | Redialled) -> None:
+        """Wake idle workers, for the clerk."""
+        if isinstance(message, Redialled):
+            self._children.wake_workers()
+        elif not self._crew.paused and not self._crew.stopping:
+            self._estate.batons[message.pool].give()
 
     def _reap(self) -> None:
         for member, status in self._children.reap(self._on_stranger):

@@ -85,13 +85,20 @@ class BatonWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Redialled:
+    """From the clerk: connections to Redis should be made anew, also those of who sleeps."""
+
+
+@dataclass(frozen=True, slots=True)
 class Changed:
     """From the watcher: a file of the application is another one now."""
 
     path: str
 
 
-Message = Ready | Due | Wake | Leave | Interrupted | Died | Settled | BatonWanted | Changed
+Message = (
+    Ready | Due | Wake | Leave | Interrupted | Died | Settled | BatonWanted | Redialled | Changed
+)
 _KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
@@ -113,7 +120,8 @@ def receive(pair: socket.socket) -> list[Message]:
     """
     messages: list[Message] = []
     with contextlib.suppress(OSError):
-        while packet := pair.recv(_LARGEST):
+        while pair.recv(1, socket.MSG_PEEK):  # mostly there is none, and room for it costs a map
+            packet = pair.recv(_LARGEST)
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 messages.append(_message(json.loads(packet)))
     return messages

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from forkresque import processes
 from forkresque.policy.strays import Process, Strays
-from forkresque.supervisor.resources import strangers
+from forkresque.supervisor.resources import children_of, strangers
 
 log = logging.getLogger("forkresque.master")
 
@@ -35,6 +35,7 @@ class Leftovers:
         self._strays = Strays()
         self._told: set[Process] = set()
         self.due_at = -math.inf
+        self._listed: bytes | None = None
         if state:
             self._strays.condemn((Process(*each) for each in state["condemned"]), now)
             self._strays.welcome(Process(*each) for each in state["guests"])
@@ -50,12 +51,22 @@ class Leftovers:
         self._strays.died(Process(pid, start), now)
         self.due_at = -math.inf
 
+    def are_as_before(self) -> bool:
+        """Return whether the same processes are below us as at the last look, as far as it shows.
+
+        A tenth of the cost of a look.
+        """
+        listed = children_of(os.getpid())
+        waits = self._strays.next_at() < math.inf
+        return listed is not None and listed == self._listed and not waits
+
     def look(self, known: Collection[int], now: float) -> None:
         """Kill what has been left behind and had time to end.
 
         `known` are the pids of children that are the master's own. To be called when `due_at` has
         come: after each death, and every second, since what comes without a death is a guest.
         """
+        self._listed = children_of(os.getpid())
         due = self._strays.due(_below_us(known), now)
         self._told.intersection_update(due)
         for stray in due:

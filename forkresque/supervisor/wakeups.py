@@ -8,7 +8,7 @@ import _signal  # type: ignore[import-not-found]  # `signal` makes enums of what
 import contextlib
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import FrameType
 
 
@@ -19,9 +19,11 @@ class Wakeups:
         self._signals = tuple(signals)
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._pending: set[int] = set()
+        self._also: Callable[[], None] | None = None
 
-    def install(self) -> None:
-        """Hear the signals from now on."""
+    def install(self, also: Callable[[], None] | None = None) -> None:
+        """Hear the signals from now on; call `also` for each, in its handler."""
+        self._also = also
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for signum in self._signals:
             signal.signal(signum, self._note)
@@ -53,3 +55,5 @@ class Wakeups:
 
     def _note(self, signum: int, _frame: FrameType | None) -> None:
         self._pending.add(signum)
+        if self._also is not None:
+            self._also()

@@ -8,7 +8,8 @@ import pytest
 
 from forkresque.options import SupervisorOptions
 from forkresque.policy.crew import ABORT_GRACE, BOOKS_GRACE
-from forkresque.supervisor.master import IMPORT_TIME, TICK
+from forkresque.supervisor.lull import TICK
+from forkresque.supervisor.master import IMPORT_TIME
 from tests.contrib.files import COMPOSE, CONTAINER, CONTRIB, DEPLOYMENT, POD, Dockerfile, Unit
 
 OPTIONS = SupervisorOptions()

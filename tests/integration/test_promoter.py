@@ -360,3 +360,33 @@ def test_a_queue_of_a_wrong_type_stops_no_other_job_of_its_second(
     assert passes(new()) == 2
     entries: Any = redis.lrange(KEYS.failed(), 0, -1)
     assert [parse_failure(entry).queue for entry in entries] == ["odd"]
+
+
+def test_without_news_nothing_is_asked_until_something_is_due(redis: Redis, server: Server) -> None:
+    with closing(Target(server.url).link(tracking=True)) as link:
+        promoter = Promoter(Delayed(link, KEYS), name="host:1")
+        promoter.step()
+        asked = link.asked
+
+        pause = promoter.step(news=False).pause
+        assert (link.asked, 0 < pause <= RENEWAL) == (asked, True)
+
+        delay(redis, RAW)
+        assert promoter.step(news=False).promoted == 0, "it was not told"
+        assert link.asked == asked
+        assert promoter.step(news=True).promoted == 1
+        assert promoter.step(news=False).promoted == 0, "a look may have left something"
+        assert link.asked > asked
+
+
+def test_a_new_lead_looks_without_any_news(new: NewPromoter, redis: Redis) -> None:
+    first, second = new(tracking=True), new("host:2", tracking=True)
+    first.step()
+    assert second.step(news=False).promoted == 0
+    delay(redis, RAW)
+    first.resign()
+
+    second.renew(now=True)
+
+    assert second.step(news=False).promoted == 1
+    assert second.state is Lead.PROMOTE

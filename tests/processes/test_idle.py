@@ -108,7 +108,8 @@ def test_eight_idle_workers_say_nothing(bench: Bench, seconds: int) -> None:
 
     assert ports(master) == owners
     assert workers_commands(heard, owners) == []
-    assert 0 < len(heard) <= 2 * seconds, f"the clerk said {len(heard)} things in {seconds} s"
+    # At most forty a minute; what comes once a minute may come in a short time as well.
+    assert 0 < len(heard) <= 8 + seconds * 32 / 60, f"the clerk said {len(heard)} in {seconds} s"
     for name in NAMES:
         site.enqueue("gate", name)
     pids = {one_started(site, name) for name in NAMES}

@@ -3,6 +3,8 @@
 import json
 import math
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -151,3 +153,18 @@ def test_over_a_long_life_strays_go_and_guests_stay(seed: int) -> None:
 
     assert guests
     assert killed > 100
+
+
+def test_a_glance_shows_whether_somebody_came_or_went() -> None:
+    leftovers = Leftovers(None, 0.0)
+    assert not leftovers.are_as_before(), "nobody has looked yet"
+    leftovers.look((), 0.0)
+    assert leftovers.are_as_before()
+
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert not leftovers.are_as_before()
+        leftovers.look({child.pid}, 1.0)
+        assert leftovers.are_as_before()
+        child.communicate()
+
+    assert not leftovers.are_as_before()

@@ -129,3 +129,14 @@ except OSError as error:
 
 def test_a_program_that_a_job_starts_does_not_get_the_pipe() -> None:
     assert output_of("print(os.get_inheritable(wakeups.fileno()))") == ["False"]
+
+
+def test_who_is_to_hear_as_well_is_called_for_each_signal() -> None:
+    script = """
+heard = []
+wakeups.install(lambda: heard.append(1))
+os.kill(me, signal.SIGTERM)
+os.kill(me, signal.SIGUSR1)
+print(names(), len(heard))
+"""
+    assert output_of(script) == ["['SIGTERM', 'SIGUSR1'] 2"]
