@@ -12,10 +12,8 @@ It is `forkresque.toml`, or the table `[tool.forkresque]` of `pyproject.toml`, i
 directory from the working directory upward that has either. It is read anew each time.
 """
 
-import difflib
 import json
 import stat
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -101,6 +99,8 @@ def _is_there(path: Path) -> bool:
 
 def _table(path: Path) -> dict[str, Any] | None:
     """Return what is ours in a file; None if it is the project's and has nothing for us."""
+    import tomllib  # here, and difflib below, since mostly there is no file to read
+
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -145,6 +145,8 @@ def _texts(path: Path, table: Mapping[str, Any]) -> dict[str, str | list[str]]:
 def _known(key: str, path: Path, known: Iterable[str], *, inside: str = "") -> None:
     """Raise ValueError, with what may have been meant, if there is no such key."""
     if key not in known:
+        import difflib
+
         near = difflib.get_close_matches(key.replace("-", "_").lower(), known, n=1, cutoff=0.7)
         offer = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"{inside}{key} in {path} is no option{offer}")

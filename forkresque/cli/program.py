@@ -5,11 +5,12 @@ import io
 import os
 import sys
 import traceback
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from forkresque import __version__
+from forkresque.cli.importing import uncollected
 from forkresque.cli.output import complain, show_trace
 from forkresque.cli.parameters import Group
 from forkresque.cli.session import Session
@@ -17,23 +18,30 @@ from forkresque.errors import ExitCode, ForkresqueError, RedisUnavailable
 
 INTERRUPTED = 130
 
-# Each command, and the module of this package that has it under the same name.
+
+class Home(NamedTuple):
+    """The module of this package that has a command under its name, and what the list says."""
+
+    module: str
+    summary: str  # one line, so that the list of all commands need not import them
+
+
 COMMANDS = {
-    "start": "start",
-    "scheduler": "scheduler",
-    "demo": "demo",
-    "status": "status",
-    "top": "top",
-    "enqueue": "enqueue",
-    "queues": "queues",
-    "workers": "workers",
-    "failed": "failed",
-    "pause": "control",
-    "resume": "control",
-    "drain": "control",
-    "scale": "control",
-    "reload": "control",
-    "config": "config",
+    "start": Home("start", "Run the jobs of an application in worker processes."),
+    "scheduler": Home("scheduler", "Promote delayed jobs, and run none."),
+    "demo": Home("demo", "Run sample jobs on an embedded server."),
+    "status": Home("status", "Show what waits, who works, and the masters here."),
+    "top": Home("top", "Watch the local master at work."),
+    "enqueue": Home("enqueue", "Put a job on a queue, now or later."),
+    "queues": Home("queues", "Show the queues, and the jobs that wait in one."),
+    "workers": Home("workers", "Show the workers that are in Redis, or kill one here."),
+    "failed": Home("failed", "Show failed jobs, retry them, remove them."),
+    "pause": Home("control", "Let no new job start; those in hand go on."),
+    "resume": Home("control", "Let jobs start again after a pause."),
+    "drain": Home("control", "Let the local master finish the jobs in hand and end."),
+    "scale": Home("control", "Let the local master have more or fewer workers."),
+    "reload": Home("control", "Let the local master go on with new code and options."),
+    "config": Home("config", "Look at the options that are in force, and why."),
 }
 
 
@@ -52,9 +60,19 @@ class Program(Group):
         """Import a command; return None if there is none of this name."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"forkresque.cli.{COMMANDS[cmd_name]}")
+        with uncollected():
+            module = importlib.import_module(f"forkresque.cli.{COMMANDS[cmd_name].module}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """List all commands, without importing one."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, home.summary) for name, home in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; whatever goes wrong becomes a message and an exit code."""

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ import click
 from forkresque.app import Forkresque
 from forkresque.cli import logs
 from forkresque.cli.connecting import application, nameless, served
+from forkresque.cli.importing import uncollected
 from forkresque.cli.parameters import Command, declared
 from forkresque.cli.session import Session, pass_session
 from forkresque.errors import ForkresqueError
@@ -50,7 +52,9 @@ def _prepared(
     Without preload only the children import it. An address that only its code knows is then
     left to them. The second value says why a reload cannot keep the Redis, if it cannot.
     """
-    app, failure = _application(session, options)
+    with uncollected():
+        app, failure = _application(session, options)
+        import_module("forkresque.supervisor.beginning")
     imported = options.preload and failure is None
     known = imported or session.chosen("redis") is not None
     pinned = _TEMPORARY if app.url == "embedded://" else ""
