@@ -1,9 +1,11 @@
 """`forkresque` itself: which commands there are, and what an error looks like to the shell."""
 
+import atexit
 import importlib
 import io
 import os
 import sys
+import threading
 import traceback
 from typing import Any, NamedTuple
 
@@ -112,7 +114,27 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal is no error
-    program(prog_name="forkresque")
+    try:
+        program(prog_name="forkresque")
+    except SystemExit as end:
+        _leave(end)
+        raise
+
+
+def _leave(end: SystemExit) -> None:
+    """End this process at once, if nobody would notice that the interpreter does not tidy up.
+
+    To take apart all that an application has loaded takes longer than to stop its workers.
+    """
+    if not isinstance(end.code, int) or threading.active_count() > 1:
+        return
+    atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            return  # the interpreter knows what to say
+    os._exit(end.code)
 
 
 def _open_what_is_closed() -> None:
