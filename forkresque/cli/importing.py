@@ -18,3 +18,12 @@ def uncollected() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def settle_in() -> None:
+    """Take what is loaded now for good, so that no collection looks at it any more.
+
+    The one before the first fork then looks at the application's objects only: to look at ours took
+    a tenth of the time until the first job, to free half a megabyte that all processes share.
+    """
+    gc.freeze()

@@ -11,7 +11,7 @@ import click
 from forkresque.app import Forkresque
 from forkresque.cli import logs
 from forkresque.cli.connecting import application, nameless, served
-from forkresque.cli.importing import uncollected
+from forkresque.cli.importing import settle_in, uncollected
 from forkresque.cli.parameters import Command, declared
 from forkresque.cli.session import Session, pass_session
 from forkresque.errors import ForkresqueError
@@ -53,8 +53,9 @@ def _prepared(
     left to them. The second value says why a reload cannot keep the Redis, if it cannot.
     """
     with uncollected():
-        app, failure = _application(session, options)
         import_module("forkresque.supervisor.beginning")
+        settle_in()
+        app, failure = _application(session, options)
     imported = options.preload and failure is None
     known = imported or session.chosen("redis") is not None
     pinned = _TEMPORARY if app.url == "embedded://" else ""

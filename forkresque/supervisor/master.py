@@ -138,6 +138,8 @@ class Master:
         if self._pidfile:
             self._pidfile.open()
         self._control.open()
+        for baton in self._estate.batons:
+            baton.give()  # to the first who is ready, while others are still to be forked
         for pool in self._crew.pools:
             size = f"{pool.least}:{pool.most}" if pool.is_elastic else pool.target
             log.info("started pid=%s queues=%s workers=%s", os.getpid(), pool.name, size)

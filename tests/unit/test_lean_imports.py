@@ -65,3 +65,26 @@ def test_a_summary_is_one_line_of_the_list_of_commands() -> None:
     for name, home in COMMANDS.items():
         assert home.summary.endswith("."), name
         assert len(home.summary) <= LINE, name
+
+
+def test_what_a_start_imports_is_kept_from_the_garbage_collector() -> None:
+    script = """
+import gc, sys
+from forkresque.cli.importing import settle_in, uncollected
+with uncollected():
+    import forkresque.cli.start, forkresque.supervisor.beginning
+    off, before = gc.isenabled(), len(gc.get_objects())
+    settle_in()
+    print("FOUND", off, gc.isenabled(), len(gc.get_objects()) < before / 20)
+print("AFTER", gc.isenabled())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+
+    assert done.stdout.splitlines() == ["FOUND False False True", "AFTER True"]
