@@ -49,12 +49,12 @@ def _read(pid: int) -> tuple[float, float]:
 
 
 def rollup(text: str) -> tuple[float, float]:
-    """Return PSS and USS in MB from what the kernel tells of a process' mappings."""
+    """Return PSS and USS, in MB of 2**20 bytes, from what the kernel tells of a process."""
     kilobytes = {
         line.split(":")[0]: int(line.split()[1]) for line in text.splitlines() if " kB" in line
     }
     private = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
-    return kilobytes["Pss"] * 1024 / 1e6, private * 1024 / 1e6
+    return kilobytes["Pss"] / 1024, private / 1024
 
 
 def run(contestant: Contestant) -> dict[str, Weight]:

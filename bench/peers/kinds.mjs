@@ -13,7 +13,7 @@ export const QUEUE = "bench";
 export const [SENT, BEGAN, ENDED] = [1n, 2n, 3n];
 const LOOPS = Number(process.env.BENCH_LOOPS ?? 50_000);
 const [CPU_SECONDS, IO_MS, STORM_MS, LONG_MS] = [0.005, 50, 20, 2000];
-const HEAVY_OBJECTS = 600_000;
+const HEAVY_OBJECTS = 400_000;
 
 const heavy = new Map();
 if (process.env.BENCH_HEAVY) {

@@ -19,7 +19,7 @@ from bench.peers.recording import BEGAN, ENDED, record
 QUEUE = "bench"
 LOOPS = int(os.environ.get("BENCH_LOOPS", "50000"))
 CPU_SECONDS, IO_SECONDS, STORM_SECONDS, LONG_SECONDS = 0.005, 0.05, 0.02, 2.0
-_HEAVY_OBJECTS = 600_000  # dicts' keys and values: together about 100 MB
+_HEAVY_OBJECTS = 400_000  # entries: together 100 MB (of 2**20 bytes) in CPython
 
 HEAVY: dict[str, tuple[int, str]] = {}
 if os.environ.get("BENCH_HEAVY"):

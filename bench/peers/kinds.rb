@@ -10,7 +10,7 @@ module Kinds
   SENT, BEGAN, ENDED = 1, 2, 3
   LOOPS = Integer(ENV.fetch("BENCH_LOOPS", "50000"))
   CPU_SECONDS, IO_SECONDS, STORM_SECONDS, LONG_SECONDS = 0.005, 0.05, 0.02, 2.0
-  HEAVY = ENV["BENCH_HEAVY"] ? (0...600_000).to_h { |n| ["key-#{n}", [n, "value-#{n}"]] } : {}
+  HEAVY = ENV["BENCH_HEAVY"] ? (0...400_000).to_h { |n| ["key-#{n}", [n, "value-#{n}"]] } : {}
   NAMES = %w[noop cpu io storm long read].freeze
 
   module_function

@@ -18,9 +18,9 @@ from bench.memory import rollup
 
 ROLLUP = """55d0-7ffd ---p 00000000 00:00 0    [rollup]
 Rss:               38456 kB
-Pss:               10000 kB
+Pss:               10240 kB
 Private_Clean:       500 kB
-Private_Dirty:      1500 kB
+Private_Dirty:      1548 kB
 """
 
 
@@ -28,8 +28,8 @@ def contestant(name: str, group: Group = Group.PYTHON) -> Contestant:
     return Contestant(name, group, "", lambda _workers: [], [], [], pace=1)
 
 
-def test_memory_is_told_in_millions_of_bytes() -> None:
-    assert rollup(ROLLUP) == pytest.approx((10.24, 2.048))
+def test_memory_is_told_in_mebibytes() -> None:
+    assert rollup(ROLLUP) == (10.0, 2.0)
 
 
 @pytest.mark.parametrize(
