@@ -18,7 +18,7 @@ import redis
 
 from bench.harness.question import Plan, Question
 from bench.harness.report import Report
-from bench.support import server
+from bench.harness.servers import server
 from forkresque import Queue
 from forkresque.cli.selection import Filters, newest_first
 from forkresque.protocol.failure import failure_entry, parse_failure
