@@ -11,12 +11,14 @@ here=$(cd "$(dirname "$0")" && pwd)
 peers="$here/.peers"
 python="${PYTHON:-python3}"
 
-# One line a peer: its name, then what pip installs. hiredis goes with everybody who uses redis-py.
+# One line a peer: its name, then what pip installs. hiredis goes with everybody who uses redis-py,
+# but the fastest of them competes without it, too, as pip installs it.
 python_peers="
 rq        rq==3.0.0 redis==8.1.0 hiredis==3.5.0
 celery    celery==5.7.0 redis==8.1.0 hiredis==3.5.0 packaging
 dramatiq  dramatiq==2.2.1 redis==8.1.0 hiredis==3.5.0
 huey      huey==3.5.4 redis==8.1.0 hiredis==3.5.0
+huey-plain huey==3.5.4 redis==8.1.0
 arq       arq==0.28.0 hiredis==3.5.0
 saq       saq==0.26.4 redis==7.4.1 hiredis==3.5.0 typing_extensions
 taskiq    taskiq==0.13.0 taskiq-redis==1.2.4 redis==8.1.0 hiredis==3.5.0 uvloop

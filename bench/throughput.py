@@ -162,6 +162,7 @@ def _rivals(
     )
     named = {each.name: each for each in plan.contestants}
     wanted = [("the best Python peer", OF_PYTHON, best)]
+    wanted += [("Huey as pip installs it", OF_PYTHON, named.get("huey-plain"))]
     wanted += [("Sidekiq", OF_SIDEKIQ, named.get("sidekiq"))]
     wanted += [("the bare loop", OF_LIMIT, named.get("limit"))]
     return [
@@ -194,7 +195,7 @@ QUESTION = Question(
     "throughput",
     "How many no-op jobs a second, beside the peers and beside a bare loop?",
     measure,
-    quick=("huey", "sidekiq", "limit"),
+    quick=("huey", "huey-plain", "sidekiq", "limit"),
 )
 
 if __name__ == "__main__":

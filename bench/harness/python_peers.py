@@ -28,7 +28,7 @@ def _peer(
         group=Group.PYTHON,
         setting=setting,
         start=lambda workers: start(home, workers),
-        produce=[python, "-m", f"bench.peers.{folder}_jobs"],
+        produce=[python, "-m", f"bench.peers.{folder.partition('-')[0]}_jobs"],
         kinds=[python, "-m", "bench.peers.kinds"],
         pace=pace,
         bulk=bulk,
@@ -103,6 +103,12 @@ PYTHON_PEERS: tuple[Contestant, ...] = (
     ),
     _peer(*("dramatiq-t1", "dramatiq", _dramatiq(1)), setting="one thread a process", pace=250),
     _peer("huey", "huey", _huey, setting="process workers, results off", pace=3_000),
+    _peer(
+        *("huey-plain", "huey-plain", _huey),
+        setting="process workers, results off, as pip installs it: without hiredis",
+        pace=2_500,
+        packages=("huey", "redis"),
+    ),
     _peer(
         *("arq", "arq", _arq),
         setting="defaults: poll 0.5 s, 10 jobs at once a process, results not kept",
