@@ -159,8 +159,8 @@ class Delayed:
         Seen from the last look at what is `due`.
         """
         now = int(self.looked_at)
-        limits = (now, f"({now - within}", "LIMIT", 0, BATCH)
-        return _seconds(self._link.command("ZREVRANGEBYSCORE", self._keys.schedule(), *limits))
+        limits = (now, f"({now - within}", "BYSCORE", "REV", "LIMIT", 0, BATCH)
+        return _seconds(self._link.command("ZRANGE", self._keys.schedule(), *limits))
 
     def next_second(self) -> float | None:
         """Return the first second at which something is due, or None.

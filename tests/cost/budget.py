@@ -244,17 +244,12 @@ COMMANDS: dict[str, dict[str, int]] = {
 # What the clerk of a leading host asks in each round of five seconds, while all are idle.
 CLERK: dict[str, dict[str, int]] = {
     "each round": {
-        "-> CLIENT": 1,
-        "-> SMEMBERS": 1,
-        "-> TIME": 2,
-        "-> ZRANGE": 1,
-        "-> ZRANGEBYSCORE": 1,
         "-> beat": 1,
         "-> lead": 1,
     },
 }
 CLERK_SELDOM = {"-> SCAN": 1, "-> MGET": 1}  # once a minute: stray buckets, node-resque's workers
-CLERK_A_MINUTE = 98  # the target is 40
+CLERK_A_MINUTE = 40
 
 # -- instructions ------------------------------------------------------------------------------
 
@@ -278,7 +273,7 @@ INSTRUCTIONS: dict[str, tuple[str, float]] = {
     # A master does these in each turn of its loop, of which an idle one has a turn a second.
     "crew.plan of eight": ("loop", 14.1),
     "crew.next_step_at of eight": ("loop", 1.24),
-    "judge a worker": ("loop", 0.692),
+    "judge a worker": ("loop", 0.815),
     "autoscaler, a second of work": ("loop", 6.53),
     "autoscaler, a second at rest": ("loop", 5.84),
     "expand": ("loop", 6.05),

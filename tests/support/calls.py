@@ -171,6 +171,11 @@ def _settle(world: World, held: Claimed, outcome: Outcome, next_token: bytes) ->
     return world.settle(held, outcome, next_token, entry=ENTRY, due=PAST, digest=suspect)
 
 
+def _finish(world: World, held: Claimed) -> Any:
+    world.link.short = True
+    return world.settle(held, Outcome.DONE, T2)
+
+
 def _settles() -> list[Call]:
     return [
         _script(
@@ -295,6 +300,7 @@ SCRIPTS = [
     _script("unregister", FREES, lambda w, _: w.registry.unregister(WID, OWNER)),
     _script("beat", FREES, lambda w, _: w.registry.beat(LEASE, [WORKER], now=NOW)),
     _script("claim", FREES, lambda w, _: w.claim(), _queued),
+    _script("done", FREES, _finish, _in_hand),
     _script("claim", FREES, lambda w, _: w.claim(), case="of nothing"),
     *_settles(),
     *_recoveries(),
@@ -368,6 +374,7 @@ COMMANDS = [
     _reads("SMEMBERS", "node workers", lambda w: w.registry.foreign_signs()),
     _reads("GET", "leader", lambda w: w.delayed.leader()),
     _reads("ZRANGEBYSCORE", "due", lambda w: list(w.delayed.due())),
+    _reads("ZRANGE", "newest", lambda w: w.delayed.newest(60)),
     _reads("ZRANGE", "next second", lambda w: w.delayed.next_second()),
     _reads("SCAN", "strays", lambda w: sorted(w.delayed.strays(0)[1])),
     Call("clock", Effect.LOOKS, b"TIME", lambda w: None, lambda w, _: w.delayed.clock.now() > 0),

@@ -23,7 +23,7 @@ local first = place(tonumber(start))
 local last = tonumber(stop) < -length and -1 or math.min(length - 1, place(tonumber(stop)))
 if first > last then return found end
 
-redis.call("PERSIST", queue) -- any write opens the script to the rest when memory is full
+redis.pcall("SREM", queue, gone) -- any attempt to write opens the script to the rest when memory is full
 local number = 0
 for i, raw in ipairs(redis.call("LRANGE", queue, first, last)) do
   local job = which[raw]
