@@ -6,6 +6,7 @@ all the same.
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,10 +28,14 @@ def ask(name: str, size: str, file: Path) -> dict[str, Any] | None:
     """Ask one question; return what it found, or None if it failed."""
     began = time.monotonic()
     argv = [sys.executable, "-m", f"bench.{name}", f"--{size}", "--json", str(file)]
+    script = subprocess.Popen(argv, cwd=ROOT)
     try:
-        code = subprocess.run(argv, cwd=ROOT, check=False, timeout=_LIMIT).returncode
+        code = script.wait(_LIMIT)
     except subprocess.TimeoutExpired:
         code = 1
+    finally:
+        script.terminate()  # and not kill: it has processes to end and folders to remove
+        script.wait()
     took = time.monotonic() - began
     print(f"\n({name}: {took:.0f} s)\n", flush=True)
     if code:
@@ -48,6 +53,7 @@ def main() -> int:
     parser.add_argument("--questions", default=",".join(QUESTIONS), help="only these")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began, first = time.monotonic(), machine.clocks()
     names = options.questions.split(",")
     with tempfile.TemporaryDirectory(prefix="forkresque-bench-") as folder:

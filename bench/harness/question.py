@@ -15,6 +15,8 @@ left out of `quick` and `full`, and refused after `--only`. Everybody stands in 
 
 import argparse
 import json
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +62,7 @@ class Question:
 
     def main(self) -> None:
         """Measure, print, and write JSON if that is asked for."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that stages are cleared away
         options = self._parser().parse_args()
         plan, missing = self._plan(options)
         report = Report(self.name, self.title)
