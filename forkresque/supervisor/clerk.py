@@ -262,6 +262,7 @@ class Clerk:
             self._identity.worker(seat.pid, seat.pool) for seat in self._board.taken(Role.WORKER)
         ]
         back = self._registry.beat(lease, workers, now=self._clock.now())
+        self._board.books.ahead_us = int(self._clock.offset * 1e6)
         if back is None:
             raise RedisRefused(f"the lease of {lease.master} is somebody else's")
         for worker in back:
@@ -323,7 +324,6 @@ class Clerk:
         since = self._board.books.reached_ns
         reached_for = (time.monotonic_ns() - since) / 1e9 if since else 0.0
         orphans = self._coroner.look_around(reached_for=reached_for)
-        self._board.books.ahead_us = int(self._clock.offset * 1e6)
         self._note_recoveries()
         return LOOK_AGAIN if orphans else self._identity.lease.renewal
 

@@ -8,6 +8,7 @@ goes and claims without being on call.
 """
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -284,19 +285,26 @@ class Pulse:
 
     A thread with all signals blocked. A job that waits lets it beat; one that holds the GIL in
     a C call for minutes does not, and that is what "stuck" means. While there is no job it only
-    looks seldom whether there is one: the beginning of a job is a beat, too. An orphan's job may
-    take `patience` more seconds.
+    looks seldom whether there is one: the beginning of a job is a beat, too. After `silence`
+    seconds without a beat a job counts as stuck; an orphan's job may take `patience` more.
     """
 
     def __init__(
-        self, worker: Post, station: Pooled, seat: Seat, *, connection: Connection, patience: float
+        self,
+        worker: Post,
+        station: Pooled,
+        seat: Seat,
+        *,
+        connection: Connection,
+        silence: float,
+        patience: float,
     ) -> None:
         self._patience = patience
         self._post = worker
         self._station = station
         self._seat = seat
         self._connection = connection
-        self._idle = min(_SELDOM, 2 * worker.lease.renewal)
+        self._idle = min(_SELDOM, 2 * worker.lease.renewal, silence / 3)
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
@@ -374,8 +382,14 @@ def work(
         audit=options.audit,
         events=events.numbered(board.seats.index(seat)),
     )
-    patience = options.shutdown_timeout
-    pulse = Pulse(post, station, seat, connection=connection, patience=patience)
+    pulse = Pulse(
+        post,
+        station,
+        seat,
+        connection=connection,
+        silence=options.heartbeat_timeout or math.inf,
+        patience=options.shutdown_timeout,
+    )
     wakeups.install(pulse.rouse)
     signal.signal(SOFT, lambda _signum, _frame: _interrupt(worker, station, inherited))
     inherited.listen()
