@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from redis import Redis
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # `tests` is a package of th
 from tests.support.patience import Patience
 from tests.support.processes import Start, kill, left_running, outlasting, title
 from tests.support.report import REPORT, Report
+from tests.support.scheduling import PatientTogether
 from tests.support.servers import Server, binaries
 
 
@@ -42,6 +43,11 @@ SERVERS = _chosen()
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run two files at a time: most tests wait most of the time. The long sizes run alone."""
     return 2 if config.getoption("markexpr") == "not full" else 0
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> PatientTogether | None:
+    """Give whole files to the workers that run tests, and all patient ones to the same."""
+    return PatientTogether(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 class Starter(Protocol):
