@@ -38,6 +38,9 @@ def sentence(blame: Blame, *, once: bool) -> Sentence:
             return Sentence(counted=False, limit=CRASH_LIMIT, fail=True)
 
 
+_LOOK_AGAIN = 0.5  # seconds between looks at other masters, with orphans about
+
+
 def is_host_lost(*, misses: int, reached_for: float, lease: float) -> bool:
     """Return whether another host may be judged dead by its lease alone.
 
@@ -45,3 +48,15 @@ def is_host_lost(*, misses: int, reached_for: float, lease: float) -> bool:
     after a failover or a long silence every lease is gone, also those of the living.
     """
     return misses >= 2 and reached_for >= lease
+
+
+def look_pause(*, missing: bool, orphans: bool, renewal: float) -> float:
+    """Return the seconds until the next look at other masters, whose leases last six `renewal`s.
+
+    After a lease was `missing` more than one renewal: a living host whose lease somebody has
+    deleted has it back by then. Before that as much less, so that two looks take two renewals.
+    With `orphans` of a dead master about, of whom each may end at any moment, at once.
+    """
+    if missing:
+        return 1.1 * renewal
+    return _LOOK_AGAIN if orphans else 0.9 * renewal

@@ -21,6 +21,7 @@ from forkresque.neighbours import Neighbours
 from forkresque.options import SupervisorOptions
 from forkresque.policy import queues as patterns
 from forkresque.policy.backoff import Backoff
+from forkresque.policy.verdicts import look_pause
 from forkresque.promoter import EARLY, Promoter
 from forkresque.protocol.connection import FLUSHED, RedisClock
 from forkresque.protocol.delayed import Delayed, Lead
@@ -49,7 +50,6 @@ log = logging.getLogger("forkresque.clerk")
 
 SOCKET_TIMEOUT = 2.0
 BEAT = 5.0  # seconds between two signs of life; silence is judged after ten
-LOOK_AGAIN = 0.5  # seconds between looks at other masters, with orphans about
 SAMPLE_EVERY = 0.25  # seconds between samples while something waits
 STANDING_TOO_LONG = 1.0  # seconds for which jobs may wait beside an idle worker
 
@@ -325,7 +325,8 @@ class Clerk:
         reached_for = (time.monotonic_ns() - since) / 1e9 if since else 0.0
         orphans = self._coroner.look_around(reached_for=reached_for)
         self._note_recoveries()
-        return LOOK_AGAIN if orphans else self._identity.lease.renewal
+        renewal = self._identity.lease.renewal
+        return look_pause(missing=self._coroner.misses, orphans=orphans, renewal=renewal)
 
     def _knows_to_be_alone(self) -> bool:
         """Return whether there is no other master, and Redis tells when one comes."""

@@ -54,6 +54,11 @@ class Coroner:
             log.warning("%s; %s", account, _OUTCOMES[result])
         return result
 
+    @property
+    def misses(self) -> bool:
+        """Return whether the lease of some master was missing at the last look."""
+        return any(self._misses.values())
+
     def look_around(self, *, reached_for: float) -> bool:
         """Bring back the jobs of dead masters; return whether some of their workers live on.
 

@@ -8,6 +8,7 @@ from forkresque.policy.verdicts import (
     Blame,
     Sentence,
     is_host_lost,
+    look_pause,
     sentence,
 )
 
@@ -50,3 +51,13 @@ def test_a_host_is_lost_after_two_looks_by_a_clerk_that_was_itself_in_touch_for_
     lost: bool,  # noqa: FBT001
 ) -> None:
     assert is_host_lost(misses=misses, reached_for=reached_for, lease=30.0) is lost
+
+
+def test_a_lease_that_was_deleted_is_back_at_the_second_look() -> None:
+    first = look_pause(missing=False, orphans=False, renewal=5.0)
+    second = look_pause(missing=True, orphans=False, renewal=5.0)
+
+    assert second > 5.0
+    assert first + second == pytest.approx(10.0)
+    assert look_pause(missing=True, orphans=True, renewal=5.0) == second
+    assert look_pause(missing=False, orphans=True, renewal=5.0) < 1.0
