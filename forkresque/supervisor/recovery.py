@@ -75,8 +75,10 @@ class Coroner:
             if value is None:
                 misses, term = self._misses[name], self._lease.term
                 if is_host_lost(misses=misses, reached_for=reached_for, lease=term):
-                    orphans |= self._bury(name, local=False)
-                    self._misses[name] = 0  # if it comes back, it takes two looks once more
+                    alive = self._bury(name, local=False)
+                    orphans |= alive
+                    if not alive:  # should it come back, it takes two looks once more
+                        self._misses[name] = 0
             elif processes.is_ours_to_judge(value) and not processes.is_described_alive(value):
                 orphans |= self._bury(name, local=True)
         return orphans
