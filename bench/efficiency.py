@@ -21,7 +21,7 @@ from bench.harness.heats import heats
 from bench.harness.question import Plan, Question
 from bench.harness.report import Report, at_least
 from bench.harness.rounds import Spread, paired
-from bench.harness.stage import Span, Stage, between
+from bench.harness.stage import Span, drain
 from bench.peers.kinds import IO_SECONDS
 
 CORES, PLACES = 2, 8
@@ -41,7 +41,7 @@ class Run:
 def computing(contestant: Contestant, loops: str, jobs: int) -> Run:
     """Drain jobs that compute, and compare with the job alone."""
     alone = float(_said(contestant, "alone", loops, _ALONE))
-    span = _drain(contestant, "cpu", jobs, workers=CORES, loops=loops)
+    span = drain(contestant, "cpu", jobs, workers=CORES, loops=loops)
     return Run(span.rate * alone / CORES, span)
 
 
@@ -49,7 +49,7 @@ def waiting(contestant: Contestant, jobs: int) -> Run:
     """Drain jobs that wait."""
     slots = _SLOTS.get(contestant.name, 1)
     workers = 1 if slots > 1 else PLACES
-    span = _drain(contestant, "io", jobs, workers=workers, loops="1")
+    span = drain(contestant, "io", jobs, workers=workers, loops="1")
     return Run(span.rate * IO_SECONDS / (workers * slots), span)
 
 
@@ -65,17 +65,6 @@ def _said(contestant: Contestant, *words: str) -> str:
         env=processes.environment({}),
         text=True,
     )
-
-
-def _drain(contestant: Contestant, kind: str, jobs: int, *, workers: int, loops: str) -> Span:
-    with Stage(contestant, workers=workers, environment={"BENCH_LOOPS": loops}) as stage:
-        stage.put(kind, jobs)
-        stage.start()
-        first = stage.await_records(jobs // 10)
-        last = stage.await_records(jobs * 9 // 10)
-        stage.await_records(jobs)
-        stage.demand_all()
-        return between(first, last)
 
 
 def measure(plan: Plan, report: Report) -> None:

@@ -16,7 +16,7 @@ from bench.harness.heats import heats
 from bench.harness.question import Plan, Question
 from bench.harness.report import Report, at_least
 from bench.harness.rounds import Spread, paired
-from bench.harness.stage import Span, Stage, between
+from bench.harness.stage import drain
 
 WORKERS = 2
 _FLOOR = 500  # jobs a second
@@ -46,23 +46,16 @@ def bare() -> Contestant:
     )
 
 
-def drain(contestant: Contestant, jobs: int) -> Span:
-    """Drain so many jobs; return the middle of it."""
-    with Stage(contestant, workers=WORKERS) as stage:
-        stage.put("noop", jobs)
-        stage.start()
-        first = stage.await_records(jobs // 10)
-        last = stage.await_records(jobs * 9 // 10)
-        stage.await_records(jobs)
-        stage.demand_all()
-        return between(first, last)
-
-
 def measure(plan: Plan, report: Report) -> None:
     """Ask forkresque, RQ and the bare loop."""
     seconds = plan.lasting(3, 10)
     who = [ours(), *plan.group(Group.PYTHON), bare()]
-    found = heats(who, plan.rounds, lambda each: drain(each, each.jobs(seconds, WORKERS)), report)
+    found = heats(
+        who,
+        plan.rounds,
+        lambda each: drain(each, "noop", each.jobs(seconds, WORKERS), workers=WORKERS),
+        report,
+    )
     mine = [span.rate for span in found[0][1]]
     rows = []
     for each, spans in found:

@@ -18,28 +18,19 @@ from bench.harness.question import Plan, Question
 from bench.harness.report import Report
 from bench.harness.rounds import Spread, interleaved, paired
 from bench.harness.servers import fill, server
+from bench.peers.classic_script import SOURCE
 from forkresque.protocol.claims import WorkerId
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.payload import record_head
 from forkresque.protocol.script import Script
 
 JOBS, BATCH = 10_000, 100
+TOKEN = b"0123456789abcdef.0123456789abcdef.%d"
 QUEUE = "bench"
 KEYS = Keys("resque")
 WORKER = WorkerId("host", 123, (QUEUE,))
 MASTER = "host:1:0123456789abcdef"
 
-CLASSIC = """
--- KEYS record processed processed_by list*
--- ARGV head name_and_label*
-redis.call("INCR", processed)
-redis.call("INCR", processed_by)
-local raw = redis.call("LPOP", KEYS[first_list])
-if not raw then return {} end
-local label = ARGV[first_name_and_label + 1]
-redis.call("SET", record, head .. label .. ',"payload":' .. raw .. "}")
-return {"", 1, raw}
-"""
 NOTHING = """
 -- KEYS slot record last processed processed_by workers lease pause paused suspects audit list*
 -- ARGV worker token next keep head name_and_label*
@@ -87,7 +78,7 @@ def designs() -> dict[str, Script]:
         "four questions for one": done_with((ONE_QUESTION, FOUR_QUESTIONS)),
         "counters left to others": done_with((COUNTED, "")),
         "the record unchecked": done_with(("shown(raw)", "raw")),
-        "classic pop and record": CLASSIC,
+        "classic pop and record": SOURCE,
         "a script that does nothing": NOTHING,
     }
     return {name: Script(name, text) for name, text in texts.items()}
@@ -119,6 +110,8 @@ def values(token: bytes, following: bytes) -> Mapping[str, Any]:
         "entry": "",
         "digest": "",
         "order": "",
+        "done": 1,
+        "label": f'"{QUEUE}"',
         "keep": 0,
         "token": token,
         "next": following,
@@ -130,7 +123,7 @@ def values(token: bytes, following: bytes) -> Mapping[str, Any]:
 
 def calls(script: Script) -> list[bytes]:
     """Return all the calls of a run, packed."""
-    tokens = [b"0123456789abcdef.0123456789abcdef.%d" % number for number in range(JOBS + 1)]
+    tokens = [TOKEN % number for number in range(JOBS + 1)]
     packed = []
     for token, following in pairwise(tokens):
         given = values(token, following)
@@ -144,12 +137,11 @@ def microseconds(client: "redis.Redis", script: Script, packed: list[bytes]) -> 
     client.sadd(KEYS.workers(), str(WORKER))
     client.set(KEYS.lease(MASTER), 1)
     fill(client, "noop", JOBS + 1)
-    token = packed[0].partition(b"0123456789abcdef.")[1] + b"0123456789abcdef.0"
     slot = KEYS.slot(str(WORKER))
     if "hash" in script.name:
-        client.hset(slot, "token", token)
+        client.hset(slot, "token", TOKEN % 0)
     else:
-        client.set(slot, token + b"\n5\nbench{}")
+        client.set(slot, TOKEN % 0 + b"\n5\nbench{}")
     client.script_load(script.source)
     client.config_resetstat()
     connection: Any = client.connection_pool.get_connection()

@@ -256,3 +256,16 @@ class Stage:
     def said(self) -> str:
         """Return the end of what the contestant's processes have printed."""
         return self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""
+
+
+def drain(contestant: Contestant, kind: str, jobs: int, *, workers: int, loops: str = "") -> Span:
+    """Have a full queue worked off; return the span between a tenth of the jobs and nine."""
+    environment = {"BENCH_LOOPS": loops} if loops else {}
+    with Stage(contestant, workers=workers, environment=environment) as stage:
+        stage.put(kind, jobs)
+        stage.start()
+        first = stage.await_records(jobs // 10)
+        last = stage.await_records(jobs * 9 // 10)
+        stage.await_records(jobs)
+        stage.demand_all()
+        return between(first, last)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import forkresque.worker
+from bench.peers.classic_script import SOURCE
 from bench.peers.forkresque_jobs import app
 from bench.peers.kinds import QUEUE
 from forkresque.protocol.canonical import encode
@@ -20,24 +21,7 @@ from forkresque.protocol.script import VARYING, Prepared, Script
 
 __all__ = ["app"]
 
-CLASSIC = Script(
-    "classic",
-    """
--- KEYS record processed processed_by list
--- ARGV done head label
-if done == "1" then
-  redis.call("INCR", processed)
-  redis.call("INCR", processed_by)
-end
-local raw = redis.call("LPOP", list)
-if raw then
-  redis.call("SET", record, head .. label .. ',"payload":' .. raw .. "}")
-else
-  redis.call("DEL", record)
-end
-return raw
-""",
-)
+CLASSIC = Script("classic", SOURCE)
 
 
 class ClassicClaims(Claims):
@@ -80,7 +64,7 @@ class ClassicClaims(Claims):
                 record=keys.worker(str(worker)),
                 processed=keys.stat("processed"),
                 processed_by=keys.stat("processed", worker.name),
-                list=keys.queue(QUEUE),
+                list=[keys.queue(QUEUE)],
                 done=VARYING,
                 head=VARYING,
                 label=encode(QUEUE),

@@ -76,6 +76,9 @@ class Outcome(StrEnum):
     DROP = "DROP"  # nowhere, not counted
 
 
+_MOVING: Final = (Outcome.RETRY, Outcome.REQUEUE, Outcome.RELEASE)  # to a queue, or a bucket
+
+
 class Settled(NamedTuple):
     """The answer to a settle. `lost`: someone else has recovered the job; nothing changed."""
 
@@ -211,20 +214,13 @@ class Claims:
             following = self._finish(job, next_token, now)
             if following is not None:
                 return Settled(lost=False, next=following)
-        prepared = self._settle
-        moves = outcome in (Outcome.RETRY, Outcome.REQUEUE, Outcome.RELEASE)
-        if moves:
-            entry = moved
-        failed_apart = outcome is Outcome.FAIL and self._keys.failed_by_queue
-        if self._locks or forget or moves or failed_apart:
-            second = due if outcome is Outcome.RETRY else until
-            place = self._place(job.queue, moved or job.raw, second)
-            prepared = self._prepare_settle(forget=forget, **place)
+        second = due if outcome is Outcome.RETRY else until
+        prepared = self._prepared_for(job.queue, outcome, moved or job.raw, second, forget)
         answer = self._link.call(
             prepared.fill(
                 job.token,
                 outcome.encode(),
-                entry,
+                moved if outcome in _MOVING else entry,
                 digest.encode(),
                 next_token,
                 _spelt(places),
@@ -238,6 +234,15 @@ class Claims:
             return Settled(lost=True, next=Nothing.UNASKED)
         self.skipped = answer[1]
         return Settled(lost=False, next=_claimed(next_token, *answer[2:6]))
+
+    def _prepared_for(
+        self, queue: str, outcome: Outcome, payload: bytes, second: int, forget: Sequence[bytes]
+    ) -> Prepared:
+        """Return a settle for this outcome: mostly the one that was prepared beforehand."""
+        failed_apart = outcome is Outcome.FAIL and self._keys.failed_by_queue
+        if self._locks or forget or outcome in _MOVING or failed_apart:
+            return self._prepare_settle(forget=forget, **self._place(queue, payload, second))
+        return self._settle
 
     def _finish(self, job: Claimed, next_token: bytes, now: float) -> Claimed | Nothing | None:
         """Do what settle does for a job that is done, in less time; None, if anything is unusual.

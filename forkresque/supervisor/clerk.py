@@ -107,16 +107,19 @@ class Clerk:
         self._has_been_in_touch = False
         self._leaving = False
         self._refused: set[str] = set()  # duties that Redis answers and refuses
-        self._renewal = Duty("lease", self._renew)
-        self._funerals = Duty("deaths", self._settle_deaths)
-        early = identity.lease.renewal * EARLY
-        self._lookout = Duty("masters", self._look_around, early)
-        self._promotion = Duty("schedule", self._promote, early)
         self._has_news = True  # of the schedule, as far as we know
         self._is_alone = False
+        self._take_up_duties(visits=bool(options.stuck_worker_timeout))
+
+    def _take_up_duties(self, *, visits: bool) -> None:
+        self._early = self._identity.lease.renewal * EARLY
+        self._renewal = Duty("lease", self._renew)
+        self._funerals = Duty("deaths", self._settle_deaths)
+        self._lookout = Duty("masters", self._look_around, self._early)
+        self._promotion = Duty("schedule", self._promote, self._early)
         self._sampling = Duty("depth", self._sample)
-        never = math.inf if not options.stuck_worker_timeout else -math.inf
-        self._visits = Duty("node-resque", self._visit, due_at=never)
+        first = -math.inf if visits else math.inf
+        self._visits = Duty("node-resque", self._visit, due_at=first)
 
     def run(self) -> int:
         """Do the duties until the master says to leave, or is gone."""
@@ -325,8 +328,9 @@ class Clerk:
         reached_for = (time.monotonic_ns() - since) / 1e9 if since else 0.0
         orphans = self._coroner.look_around(reached_for=reached_for)
         self._note_recoveries()
-        renewal = self._identity.lease.renewal
-        return look_pause(missing=self._coroner.misses, orphans=orphans, renewal=renewal)
+        missing, renewal = self._coroner.misses, self._identity.lease.renewal
+        self._lookout.early = 0.0 if missing else self._early  # see `look_pause`
+        return look_pause(missing=missing, orphans=orphans, renewal=renewal)
 
     def _knows_to_be_alone(self) -> bool:
         """Return whether there is no other master, and Redis tells when one comes."""

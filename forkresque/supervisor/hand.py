@@ -129,6 +129,10 @@ class Pooled:
         self._sleepers.register(self._pair.fileno(), select.EPOLLIN)
         self._sleepers.register(wakeups.fileno(), select.EPOLLIN)
 
+    def begin(self) -> None:
+        """Take note of what the worker has before its first job."""
+        self._limits.begin(self._seat)
+
     @property
     def orphaned(self) -> bool:
         """Return whether the master is gone."""
@@ -139,7 +143,7 @@ class Pooled:
         """Return whether the worker should finish."""
         if self._told_to_leave or self._unfit or self._spent or self._orders.draining:
             return True
-        return os.getppid() != self._parent
+        return self.orphaned
 
     @property
     def open(self) -> bool:
@@ -368,9 +372,8 @@ def work(
     limits = Limits(options.max_jobs, options.max_memory)
     nap = min(NAP, frozen_after(options.heartbeat_timeout) / 3)
     station = Pooled(board, baton, inherited, wakeups, limits, nap=nap)
-    connection = app.connection
     worker = Worker(
-        connection,
+        app.connection,
         limited(app.jobs, options.job_timeout),
         queues=patterns,
         order=options.order,
@@ -382,24 +385,28 @@ def work(
         audit=options.audit,
         events=events.numbered(board.seats.index(seat)),
     )
+    silence = options.heartbeat_timeout or math.inf
+    patience = options.shutdown_timeout
     pulse = Pulse(
-        post,
-        station,
-        seat,
-        connection=connection,
-        silence=options.heartbeat_timeout or math.inf,
-        patience=options.shutdown_timeout,
+        post, station, seat, connection=app.connection, silence=silence, patience=patience
     )
+    _serve(worker, pulse, station, wakeups, inherited)
+    return ExitCode.OK
+
+
+def _serve(
+    worker: Worker, pulse: Pulse, station: Pooled, wakeups: Wakeups, inherited: Inheritance
+) -> None:
+    """Hear signals from now on, tell the master, and work to the end."""
     wakeups.install(pulse.rouse)
     signal.signal(SOFT, lambda _signum, _frame: _interrupt(worker, station, inherited))
     inherited.listen()
     pulse.start()
-    limits.begin(seat)
+    station.begin()
     send(inherited.pair, Ready())
     worker.run()
     station.take_leave()
-    seat.enter(Phase.LEFT, time.monotonic_ns())
-    return ExitCode.OK
+    inherited.seat.enter(Phase.LEFT, time.monotonic_ns())
 
 
 def limited(jobs: Mapping[str, Definition], timeout: float) -> Mapping[str, Definition]:

@@ -16,9 +16,9 @@
 --
 -- Returns {JOB, queue, payload, suspects?}, {SAME, ...} when this token has claimed before,
 -- {BUSY, token} when another one has, {UNREG}, {ORPHAN}, {PAUSED}, {EMPTY}; then the key of a
--- queue that had to be skipped for its type, or "", and how many jobs a JOB has left in its queue. An
--- EMPTY answer has read every queue that it
--- may take from, so a client that tracks its reads hears of the next job. O(queues).
+-- queue that had to be skipped for its type, or "", and how many jobs a JOB has left in its queue.
+-- An EMPTY answer has read every queue that it may take from, so a client that tracks its reads hears
+-- of the next job. O(queues).
 local held = redis.call("GET", slot)
 if held then
   if starts(held, token .. "\n") then
@@ -38,10 +38,5 @@ if taken[1] == "EMPTY" then
     end
   end
 end
-local left = 0
-for i = 0, taken[1] == "JOB" and lists - 1 or -1 do
-  if ARGV[first_name_and_label + 2 * i] == taken[2] then
-    left = redis.call("LLEN", KEYS[first_list + i])
-  end
-end
+local left = source and redis.call("LLEN", source) or 0
 return {taken[1], taken[2] or "", taken[3] or "", taken[4] or 0, bad, left}
