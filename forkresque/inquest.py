@@ -7,8 +7,9 @@ from forkresque.errors import DIRTY_EXIT, InvalidPayload
 from forkresque.jobs import Definition, OnCrash
 from forkresque.policy.verdicts import Blame, sentence
 from forkresque.protocol.failure import failure_entry
+from forkresque.protocol.ownership import Held
 from forkresque.protocol.payload import parse
-from forkresque.protocol.registry import Held, Verdict, suspect_field
+from forkresque.protocol.registry import Verdict, suspect_field
 
 
 @dataclass(frozen=True, slots=True)

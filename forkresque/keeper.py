@@ -17,7 +17,8 @@ from forkresque.jobs import Definition
 from forkresque.protocol.claims import WorkerId
 from forkresque.protocol.connection import RedisClock
 from forkresque.protocol.locks import renew_locks
-from forkresque.protocol.registry import Lease, Registry
+from forkresque.protocol.ownership import Lease
+from forkresque.protocol.registry import Registry
 
 log = logging.getLogger("forkresque.worker")
 

@@ -11,7 +11,8 @@ from forkresque.errors import BadKey
 from forkresque.policy.silence import Silence
 from forkresque.protocol.connection import RedisClock
 from forkresque.protocol.foreign import cleaning_entry
-from forkresque.protocol.registry import Cleaning, Registry, Sign, name_of
+from forkresque.protocol.ownership import name_of
+from forkresque.protocol.registry import Cleaning, Registry, Sign
 
 log = logging.getLogger("forkresque.scheduler")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from forkresque import processes
 from forkresque.policy import queues as patterns
 from forkresque.protocol.claims import WorkerId
-from forkresque.protocol.registry import Lease, Owner
+from forkresque.protocol.ownership import Lease, Owner
 
 
 @dataclass(frozen=True, slots=True)

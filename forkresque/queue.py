@@ -20,8 +20,9 @@ from forkresque.protocol.failure import Failure, parse_failure
 from forkresque.protocol.failures import Failures
 from forkresque.protocol.keys import to_text
 from forkresque.protocol.locks import all_locks, delete_lock
+from forkresque.protocol.ownership import Held
 from forkresque.protocol.payload import name_of
-from forkresque.protocol.registry import Held, Verdict
+from forkresque.protocol.registry import Verdict
 from forkresque.protocol.spellings import Sought
 from forkresque.protocol.staff import Staff
 from forkresque.protocol.store import check_server

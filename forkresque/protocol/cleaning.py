@@ -13,15 +13,8 @@ from forkresque.protocol.connection import Client, RedisClock
 from forkresque.protocol.failure import parse_failure
 from forkresque.protocol.foreign import cleaning_entry, ping_second, run_second
 from forkresque.protocol.keys import Keys, to_text
-from forkresque.protocol.registry import (
-    Held,
-    Recovery,
-    Registry,
-    Verdict,
-    carrier_lives,
-    master_of,
-    name_of,
-)
+from forkresque.protocol.ownership import Held, carrier_lives, master_of, name_of
+from forkresque.protocol.registry import Recovery, Registry, Verdict
 from forkresque.protocol.script import load
 
 log = logging.getLogger("forkresque.queue")

@@ -16,66 +16,14 @@ from forkresque.protocol.connection import Caller
 from forkresque.protocol.failure import parse_failure
 from forkresque.protocol.foreign import is_cleaning_of
 from forkresque.protocol.keys import Keys, to_text
+from forkresque.protocol.ownership import Held, Lease, Owner, master_of, name_of, slot_parts
 from forkresque.protocol.payload import digest, ping, ruby_second
 from forkresque.protocol.script import load
 
 PROTOCOL = 1  # raised when older ones could not work beside us on one namespace
-LEASE = 30.0  # seconds a master's right to its workers' jobs lasts without being renewed
 PING_TTL = 60  # seconds; below every sane limit for stuck workers, so nobody prunes us
 REMEMBER_DEATHS = 72 * 3600
 _BATCH = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A master's id, the value that says which process it is, and its term in seconds."""
-
-    master: str
-    value: str
-    term: float = LEASE
-
-    @property
-    def renewal(self) -> float:
-        """Return the seconds between two renewals."""
-        return min(5.0, self.term / 6)
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Which process carries a worker id: its master, its pid and the start of the process."""
-
-    master: str
-    pid: int
-    start: int
-
-    def __str__(self) -> str:
-        return f"{self.master} {self.pid} {self.start}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Owner":
-        """Return the owner that `str` gave. Raises ValueError for any other text."""
-        master, pid, start = text.rsplit(" ", 2)
-        owner = cls(master, int(pid), int(start))
-        if str(owner) != text:
-            raise ValueError(f"{text!r} names no owner")
-        return owner
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What a worker's slot and owner key held when somebody looked; `token` is "" for no job.
-
-    `locks` are the keys of its job locks. `foreign` says that a foreign tool has put this very
-    job into the failed list when it removed the worker.
-    """
-
-    worker: str
-    owner: str
-    token: str
-    queue: str
-    raw: bytes
-    locks: tuple[bytes, ...] = ()
-    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +155,7 @@ class Registry:
         locks = tuple(self._caller.command("HKEYS", self._keys.locks(worker)))
         if slot is None:
             return Held(worker, owner, "", "", b"", locks)
-        token, name, raw = _slot(slot)
+        token, name, raw = slot_parts(slot)
         foreign = self._is_cleaned(worker, name, raw)
         return Held(worker, owner, token, name, raw, locks, foreign)
 
@@ -414,41 +362,6 @@ def newer_protocol(number: bytes) -> RedisRefused:
     )
 
 
-def _slot(slot: bytes) -> tuple[str, str, bytes]:
-    """Return token, queue and job of a slot."""
-    try:
-        token, size, rest = slot.split(b"\n", 2)
-        split = int(size)
-        if b"%d" % split != size or split > len(rest):
-            raise ValueError(size)  # noqa: TRY301 - one error for all that is no slot
-        return token.decode("ascii"), to_text(rest[:split]), rest[split:]
-    except ValueError as error:
-        raise BadKey("a worker's slot holds what no worker has written") from error
-
-
-def name_of(worker: str) -> str:
-    """Return the `host:pid` of a worker id; of one of two parts, `name:queues`, the first.
-
-    Source: node-resque, whose workers may have any name.
-    """
-    parts = worker.split(":", 2)
-    return ":".join(parts[:2]) if parts[2:] else parts[0]
-
-
 def suspect_field(raw: bytes, *, host: bool = False) -> str:
     """Return where deaths with this payload are counted; those of whole hosts count apart."""
     return f"{digest(raw)}:host" if host else digest(raw)
-
-
-def master_of(owner: str) -> str:
-    """Return the master in the text of an owner."""
-    return owner.rsplit(" ", 2)[0]
-
-
-def carrier_lives(owner: str) -> bool:
-    """Return whether the process that an owner names is alive on this host."""
-    try:
-        known = Owner.parse(owner)
-    except ValueError:
-        return False
-    return processes.is_alive(known.pid, known.start)

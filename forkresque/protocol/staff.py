@@ -11,8 +11,9 @@ from forkresque.protocol.canonical import MAX_LEVELS, decode
 from forkresque.protocol.connection import Client
 from forkresque.protocol.keys import Keys, to_text
 from forkresque.protocol.locks import scan
+from forkresque.protocol.ownership import name_of
 from forkresque.protocol.payload import stand_in
-from forkresque.protocol.registry import Registry, name_of
+from forkresque.protocol.registry import Registry
 from forkresque.protocol.store import counted
 
 log = logging.getLogger("forkresque.queue")

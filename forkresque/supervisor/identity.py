@@ -10,7 +10,7 @@ from forkresque.options import SupervisorOptions
 from forkresque.policy.queues import shown
 from forkresque.post import Post
 from forkresque.protocol.claims import WorkerId
-from forkresque.protocol.registry import Lease, Owner
+from forkresque.protocol.ownership import Lease, Owner
 
 
 @dataclass(frozen=True, slots=True)

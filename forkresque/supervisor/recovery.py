@@ -13,7 +13,8 @@ from forkresque.jobs import Definition
 from forkresque.policy.child import Fault
 from forkresque.policy.verdicts import Blame, is_host_lost
 from forkresque.protocol.connection import RedisClock
-from forkresque.protocol.registry import Held, Lease, Recovery, Registry, carrier_lives
+from forkresque.protocol.ownership import Held, Lease, carrier_lives
+from forkresque.protocol.registry import Recovery, Registry
 from forkresque.supervisor.messages import Died
 
 log = logging.getLogger("forkresque.clerk")

@@ -26,16 +26,9 @@ from forkresque.protocol.delayed import Bucket, Delayed, Lead
 from forkresque.protocol.failure import failure_entry, parse_failure
 from forkresque.protocol.failures import Failures
 from forkresque.protocol.keys import Keys
+from forkresque.protocol.ownership import Held, Lease, Owner
 from forkresque.protocol.payload import digest
-from forkresque.protocol.registry import (
-    Held,
-    Lease,
-    Owner,
-    Recovery,
-    Registry,
-    Verdict,
-    suspect_field,
-)
+from forkresque.protocol.registry import Recovery, Registry, Verdict, suspect_field
 from forkresque.protocol.store import Requests, Store
 from tests.support.servers import Server
 

@@ -18,7 +18,8 @@ from forkresque.protocol.connection import Link, Target
 from forkresque.protocol.delayed import Delayed, Lead
 from forkresque.protocol.failure import failure_entry, parse_failure
 from forkresque.protocol.keys import Keys
-from forkresque.protocol.registry import Lease, Owner, Registry, Verdict
+from forkresque.protocol.ownership import Lease, Owner
+from forkresque.protocol.registry import Registry, Verdict
 from forkresque.protocol.script import load
 from forkresque.queue import Queue
 from forkresque.worker import Worker

@@ -14,8 +14,9 @@ from forkresque.errors import ConfigError, RedisRefused, RedisUnavailable
 from forkresque.protocol.claims import Claimed, Claims, Nothing, Outcome, Settled, WorkerId
 from forkresque.protocol.connection import Link, Target
 from forkresque.protocol.keys import Keys
+from forkresque.protocol.ownership import Lease, Owner
 from forkresque.protocol.payload import encode_job
-from forkresque.protocol.registry import Lease, Owner, Registry
+from forkresque.protocol.registry import Registry
 from tests.support.servers import HOST, Server, binaries
 from tests.support.waiting import wait_until
 

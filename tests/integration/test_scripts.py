@@ -12,16 +12,9 @@ from forkresque.errors import AlreadyScheduled, BadKey, RedisRefused
 from forkresque.protocol.claims import Claimed, Nothing, Outcome, Settled, WorkerId
 from forkresque.protocol.delayed import BATCH, Bucket, Due, Lead
 from forkresque.protocol.failure import parse_failure
+from forkresque.protocol.ownership import Held, Lease, Owner
 from forkresque.protocol.payload import digest
-from forkresque.protocol.registry import (
-    Held,
-    Lease,
-    Owner,
-    Recovery,
-    Registry,
-    Verdict,
-    suspect_field,
-)
+from forkresque.protocol.registry import Recovery, Registry, Verdict, suspect_field
 from forkresque.protocol.script import Call, Scalar, load
 from forkresque.protocol.store import Request, Requests
 from tests.support.servers import Server, binaries

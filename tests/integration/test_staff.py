@@ -16,8 +16,9 @@ from forkresque.policy.verdicts import HOST_LIMIT
 from forkresque.protocol.cleaning import Cleaner
 from forkresque.protocol.foreign import NODE_MARK, NODE_TIMEOUT, run_second
 from forkresque.protocol.keys import Keys
+from forkresque.protocol.ownership import Lease, Owner, name_of
 from forkresque.protocol.payload import iso_second, ruby_second
-from forkresque.protocol.registry import Lease, Owner, name_of, suspect_field
+from forkresque.protocol.registry import suspect_field
 from forkresque.protocol.script import Call
 from forkresque.queue import Queue
 from tests.support.connections import Over

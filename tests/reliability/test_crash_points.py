@@ -32,9 +32,10 @@ from forkresque.protocol.connection import RedisClock, Target
 from forkresque.protocol.delayed import Delayed, Lead, Tick
 from forkresque.protocol.failure import failure_entry, parse_failure
 from forkresque.protocol.foreign import NODE_TIMEOUT, cleaning_entry
+from forkresque.protocol.ownership import LEASE as LEASE_TERM
+from forkresque.protocol.ownership import Lease, Owner
 from forkresque.protocol.payload import digest, encode_job, ping
-from forkresque.protocol.registry import LEASE as LEASE_TERM
-from forkresque.protocol.registry import Lease, Owner, Registry
+from forkresque.protocol.registry import Registry
 from forkresque.protocol.store import Requests
 from forkresque.queue import Queue
 from forkresque.supervisor.messages import Died

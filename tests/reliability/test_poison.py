@@ -15,8 +15,9 @@ import pytest
 from forkresque.errors import ExitCode
 from forkresque.policy.verdicts import CRASH_LIMIT, HOST_LIMIT
 from forkresque.protocol.connection import RedisClock, Target
+from forkresque.protocol.ownership import Lease
 from forkresque.protocol.payload import digest, encode_job
-from forkresque.protocol.registry import Lease, Registry
+from forkresque.protocol.registry import Registry
 from forkresque.supervisor.recovery import Coroner
 from tests.conftest import Starter
 from tests.support import oracle

@@ -26,8 +26,9 @@ from forkresque.protocol.delayed import BATCH, Delayed
 from forkresque.protocol.failure import failure_entry, parse_failure
 from forkresque.protocol.foreign import cleaning_entry, is_cleaning_of, run_second
 from forkresque.protocol.keys import Keys, second_of, to_bytes, to_text
+from forkresque.protocol.ownership import Owner, name_of
 from forkresque.protocol.payload import encode_job, parse
-from forkresque.protocol.registry import Owner, Registry, name_of
+from forkresque.protocol.registry import Registry
 from forkresque.protocol.script import Call, load
 from forkresque.protocol.staff import queues_of, shown_record
 from forkresque.protocol.store import Request, Store, check_server

@@ -18,7 +18,8 @@ from forkresque.protocol.claims import Claims
 from forkresque.protocol.connection import Target
 from forkresque.protocol.delayed import Delayed
 from forkresque.protocol.keys import Keys
-from forkresque.protocol.registry import Owner, Registry
+from forkresque.protocol.ownership import Owner
+from forkresque.protocol.registry import Registry
 from forkresque.protocol.store import Ack, Request, Store, check_server
 from forkresque.queue import Queue
 from tests.conftest import SERVERS, Starter

@@ -20,8 +20,9 @@ from forkresque.protocol.connection import Link, RedisClock
 from forkresque.protocol.delayed import Delayed, Lead
 from forkresque.protocol.failure import failure_entry
 from forkresque.protocol.failures import Failures
+from forkresque.protocol.ownership import Lease, Owner
 from forkresque.protocol.payload import digest, encode_job
-from forkresque.protocol.registry import Lease, Owner, Registry
+from forkresque.protocol.registry import Registry
 from forkresque.protocol.store import Request, Store
 from forkresque.supervisor.messages import Died
 from forkresque.supervisor.recovery import Coroner

@@ -23,8 +23,9 @@ from forkresque.protocol.locks import (
     renew_locks,
     take_lock,
 )
+from forkresque.protocol.ownership import Held
 from forkresque.protocol.payload import digest, ping
-from forkresque.protocol.registry import Held, Sign, Verdict, suspect_field
+from forkresque.protocol.registry import Sign, Verdict, suspect_field
 from forkresque.protocol.script import load
 from forkresque.protocol.spellings import Sought
 from forkresque.protocol.staff import Staff

@@ -13,13 +13,8 @@ from forkresque.protocol.delayed import Delayed, Lead
 from forkresque.protocol.failure import failure_entry, parse_failure
 from forkresque.protocol.failures import Failures
 from forkresque.protocol.keys import Keys
-from forkresque.protocol.registry import (
-    Held,
-    Lease,
-    Owner,
-    Registry,
-    Verdict,
-)
+from forkresque.protocol.ownership import Held, Lease, Owner
+from forkresque.protocol.registry import Registry, Verdict
 from forkresque.protocol.script import Call, load
 from forkresque.protocol.store import Requests, Store
 from tests.support.servers import Server
