@@ -512,8 +512,8 @@ MUTANTS = [
     Mutant(
         "settle fails into the list of all",
         "protocol/claims.py",
-        " or moves or failed_apart:",
-        " or moves:",
+        " or outcome in _MOVING or failed_apart:",
+        " or outcome in _MOVING:",
         (FAILED_LISTS, "a_job_that_fails_goes_to_the_list_of_its_queue"),
     ),
     Mutant(

@@ -38,5 +38,5 @@ if taken[1] == "EMPTY" then
     end
   end
 end
-local left = source and redis.call("LLEN", source) or 0
+local left = place and redis.call("LLEN", KEYS[first_list + place]) or 0
 return {taken[1], taken[2] or "", taken[3] or "", taken[4] or 0, bad, left}

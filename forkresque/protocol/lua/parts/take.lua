@@ -5,7 +5,7 @@
 -- follow those of the queues.
 
 local bad = "" -- a key of the wrong type that had to be skipped
-local source -- the queue that a job was taken from
+local place -- of the queue that a job was taken from
 local lists = (#ARGV - first_name_and_label + 1) / 2
 
 -- Of these keys the lease alone is there as a rule: counted four times, it is told from the others.
@@ -33,7 +33,7 @@ local function take(token)
         if not starts(raw.err, "WRONGTYPE") then return raw end
         bad = KEYS[first_list + i]
       elseif raw then
-        source = KEYS[first_list + i]
+        place = i
         redis.call("SET", slot, token .. "\n" .. #name .. "\n" .. name .. raw)
         local label = ARGV[first_name_and_label + 2 * i + 1]
         redis.pcall("SET", record, head .. label .. ',"payload":' .. shown(raw) .. "}")
