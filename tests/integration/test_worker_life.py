@@ -1,10 +1,13 @@
 """A worker used alone: in a thread, for one job, by its names; what can be read of it."""
 
+import contextlib
 import logging
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -30,6 +33,7 @@ class Site:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.made: list[Worker] = []
         self.started, self.release = threading.Event(), threading.Event()
         self.jobs: dict[str, Any] = {
             "add": lambda a, b: a + b,
@@ -46,12 +50,21 @@ class Site:
         return "open"
 
     def worker(self, **options: Any) -> Worker:
-        return Worker(self.url, self.jobs, **{"queues": "q", **options})
+        self.made.append(Worker(self.url, self.jobs, **{"queues": "q", **options}))
+        return self.made[-1]
+
+    def close(self) -> None:
+        """End whoever still works: in the next test it would take the jobs."""
+        self.release.set()
+        for worker in self.made:
+            with contextlib.suppress(Exception):  # what ended it was the test's to see
+                worker.end(timeout=10)
 
 
 @pytest.fixture
-def site(one_server: Server) -> Site:
-    return Site(one_server.url)
+def site(one_server: Server) -> Iterator[Site]:
+    with closing(Site(one_server.url)) as site:
+        yield site
 
 
 def push(redis: Redis, name: str, *args: object, queue: str = "q") -> None:
@@ -190,13 +203,13 @@ def test_workers_of_one_process_share_the_work_under_names_of_their_own(
     site: Site, one_redis: Redis
 ) -> None:
     workers = [site.worker() for _ in range(3)]
-    for _ in range(30):
-        push(one_redis, "add", 1, 1)
     for worker in workers:
         worker.start()
+    wait_until(lambda: len(set(registered(one_redis))) == 3, "three names")
+    for _ in range(30):
+        push(one_redis, "add", 1, 1)
     wait_until(lambda: one_redis.get(KEYS.stat("processed")) == b"30", "all to be done")
 
-    assert len(set(registered(one_redis))) == 3
     assert all(worker.end(timeout=10) for worker in workers)
     assert one_redis.llen(KEYS.failed()) == 0
 
