@@ -17,13 +17,14 @@ import socket
 import sys
 import threading
 import time
+from _thread import _count as running
 from collections.abc import Iterable, Iterator
 from time import monotonic_ns  # a job may patch the module
 from typing import Any
 
 Name = tuple[object, str]  # an object and the name of its attribute
 
-_LONG_NS = 50_000  # nothing shorter starts a thread or a process
+_LONG_NS = 200_000  # a look takes a tenth of it, and hardly anything shorter starts a process
 _EVERY = 64  # so that what short jobs have changed does not stay for ever
 _TRIES = 5  # a handler that the job has left may raise in here
 _NAMES: tuple[Name, ...] = (
@@ -79,7 +80,7 @@ class Aftermath:
         self._interpreter = _interpreter()
         self._streams = (sys.stdout, sys.stderr)
         self._files = _files()
-        self._threads = threading.enumerate()
+        self._threads, self._running = threading.enumerate(), running()
         self._standing = _standing()
         self._childless = _is_childless()
         self._tells_of_crashes = faulthandler.is_enabled()
@@ -150,10 +151,12 @@ class Aftermath:
             self._restore_interpreter()
         if self._tells_of_crashes and not faulthandler.is_enabled():
             faults.append("it has switched the fault handler off")
+        if running() != self._running:
+            faults += self._strange_threads()
         if not self.holds(*self._ours):
             signal.set_wakeup_fd(-1)  # or a signal would write into whatever has the number
-            faults.append("it has closed our descriptors")
-        elif monotonic_ns() - self._began_ns > _LONG_NS or self._jobs % _EVERY == 0:
+            return [*faults, "it has closed our descriptors"]
+        if monotonic_ns() - self._began_ns > _LONG_NS or self._jobs % _EVERY == 0:
             faults += self._look_closely()
         return faults
 
@@ -169,8 +172,7 @@ class Aftermath:
             if getattr(owner, name) is not original:
                 setattr(owner, name, original)
                 yield f"it has patched {name}"
-        if threading.enumerate() != self._threads:
-            yield from self._strange_threads()
+        yield from self._strange_threads()
         yield from self._dealings()
 
     def _dealings(self) -> Iterator[str]:
@@ -231,7 +233,7 @@ class Aftermath:
             known = thread in self._threads or thread.daemon
             if not known and not thread.name.startswith(_LOOP_THREADS):
                 yield f"it has left the thread {thread.name}"
-        self._threads = threads
+        self._threads, self._running = threads, running()
 
 
 def _directory() -> str:

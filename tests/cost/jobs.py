@@ -2,19 +2,32 @@
 
 import time
 
-from forkresque import Forkresque, JobLock, Retry
+from forkresque import Forkresque, JobLock, Retry, aftermath
 
 app = Forkresque()
+
+
+def count_as(*, long: bool) -> None:
+    """Have the job count as long, or as short, whatever a tracer adds to its time."""
+    aftermath._LONG_NS = 0 if long else 10**12
 
 
 @app.job("noop", queue="cost")
 def noop(*_: object) -> None:
     """Do nothing."""
+    count_as(long=False)
+
+
+@app.job("lasting", queue="cost")
+def lasting(*_: object) -> None:
+    """Do nothing, for so long that what it may have left is looked for."""
+    count_as(long=True)
 
 
 @app.job("limited", queue="cost", timeout=30)
 def limited(*_: object) -> None:
     """Do nothing within a limit."""
+    count_as(long=False)
 
 
 @app.job("locked", queue="cost", plugins=[JobLock()])
@@ -25,6 +38,7 @@ def locked(*_: object) -> None:
 @app.job("broken", queue="cost")
 def broken(*_: object) -> None:
     """Fail."""
+    count_as(long=False)
     raise ValueError("broken")
 
 

@@ -59,7 +59,7 @@ def drained(site: Site, pool: Traced, name: str, number: int) -> list[Counter[st
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("number", sized(100, 1000))
-@pytest.mark.parametrize("name", ["noop", "limited", "broken"])
+@pytest.mark.parametrize("name", ["noop", "lasting", "limited", "broken"])
 def test_a_job_costs_these_system_calls(site: Site, pool: Traced, name: str, number: int) -> None:
     costs = drained(site, pool, name, number)
 
