@@ -20,6 +20,7 @@ from redis.retry import Retry
 from forkresque.errors import BadKey, ForkresqueError, RedisUnavailable
 from forkresque.protocol.address import Address, refusing
 from forkresque.protocol.cluster import ELSEWHERE
+from forkresque.protocol.direct import direct
 from forkresque.protocol.script import Call, Scalar, pack
 from forkresque.protocol.spares import Ear, Spares, ear
 from forkresque.protocol.trouble import TROUBLE, is_busy, translated
@@ -28,7 +29,7 @@ SOCKET_TIMEOUT = 5.0
 _UNLIMITED = 2**31  # connections of a pool: who has many threads asks by them all
 _KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 4, 5, 6  # Linux: TCP_KEEPIDLE and so on
 
-_PARTS = ("connect", "disconnect", "send_packed_command", "read_response", "can_read")
+_PARTS = ("connect", "disconnect", "exchange", "send_packed_command", "read_response", "can_read")
 _GLANCE_BYTES = 4096
 _TRACKING = pack("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
 _CACHING = pack("CLIENT", "CACHING", "YES")  # track what the next command reads
@@ -83,6 +84,7 @@ class Target:
         with refusing(self.address.place):
             settings |= dict(self.address.settings)
             pool = redis.ConnectionPool(**settings, max_connections=_UNLIMITED)
+            pool.connection_class = direct(pool.connection_class)
             pool.connection_class(**pool.connection_kwargs)
         return pool
 
@@ -263,7 +265,7 @@ class Link:
             if armed and self.tracking and not self._listens:
                 self._listen()
             if not (armed and self.tracking):
-                return _exchange(connection, packed)
+                return connection.exchange(packed)
             connection.send_packed_command([_CACHING + packed])  # two would be two packets
             caching = _answer(connection)
             if isinstance(caching, ResponseError) and not is_busy(caching):
@@ -276,7 +278,7 @@ class Link:
     def _listen(self) -> None:
         """Have Redis tell of changes, with the first question that needs it: many never ask one."""
         try:
-            _exchange(self._connection, _TRACKING)
+            self._connection.exchange(_TRACKING)
             self._listens = True
         except ResponseError as error:
             if is_busy(error):
@@ -316,7 +318,7 @@ class Client:
 
     def command(self, *words: Scalar) -> Any:
         """Send one command. Raises RedisUnavailable or RedisRefused."""
-        return self._over_one(_exchange, pack(*words))
+        return self._over_one(_exchanged, pack(*words))
 
     def commands(self, *commands: tuple[Scalar, ...]) -> list[Any]:
         """Send several commands in one go and return their answers; not a transaction."""
@@ -378,15 +380,13 @@ class Client:
 
 def _called(connection: Any, call: Call) -> Any:
     try:
-        connection.send_packed_command((call.by_digest,))
-        return connection.read_response()
+        return connection.exchange(call.by_digest)
     except NoScriptError:
-        return _exchange(connection, call.by_source)
+        return connection.exchange(call.by_source)
 
 
-def _exchange(connection: Any, packed: bytes) -> Any:
-    connection.send_packed_command([packed])
-    return connection.read_response()
+def _exchanged(connection: Any, packed: bytes) -> Any:
+    return connection.exchange(packed)
 
 
 def _answer(connection: Any) -> Any:

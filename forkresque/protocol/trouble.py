@@ -37,7 +37,9 @@ def translated(error: Exception, address: Address, *, sent: bool = True) -> Fork
         return _refusal(error, place)
     if not sent:
         return RedisUnavailable(f"cannot reach Redis at {place}: {error}", sent=False)
-    return RedisUnavailable(f"no answer from Redis at {place}: {error}")
+    late = isinstance(error, BlockingIOError) or isinstance(error.__context__, BlockingIOError)
+    told = "it took longer than its timeout" if late else error
+    return RedisUnavailable(f"no answer from Redis at {place}: {told}")
 
 
 def _passing(error: Exception, place: str) -> str:

@@ -118,6 +118,10 @@ class FaultyConnection(AbstractConnection):
         self.unsent.clear()
         super().disconnect(*args, **kwargs)  # type: ignore[no-untyped-call]
 
+    def exchange(self, packed: bytes) -> Any:
+        self.send_packed_command([packed])
+        return self.read_response()
+
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - as in redis-py
         self.unsent += commands(b"".join(command))
 

@@ -12,6 +12,7 @@ from forkresque import ConfigError, Connection
 from forkresque.connection import KNOWN
 from forkresque.protocol.cluster import Nodes, OwnerConnection, OwnerTlsConnection
 from forkresque.protocol.connection import Target
+from forkresque.protocol.direct import direct
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.sentinel import PrimaryConnection, PrimaryTlsConnection, Sentinels
 
@@ -142,7 +143,7 @@ def test_a_login_can_stand_beside_the_url() -> None:
     ],
 )
 def test_a_scheme_has_its_kind_of_connection(url: str, kind: type) -> None:
-    assert Connection(url, namespace="{resque}").target.pool().connection_class is kind
+    assert Connection(url, namespace="{resque}").target.pool().connection_class is direct(kind)
 
 
 def test_nothing_is_asked_twice_by_redis_py() -> None:

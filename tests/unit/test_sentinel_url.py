@@ -10,6 +10,7 @@ from redis.exceptions import ConnectionError as CannotConnect
 from forkresque.errors import ConfigError
 from forkresque.protocol.address import masked
 from forkresque.protocol.connection import Target
+from forkresque.protocol.direct import direct
 from forkresque.protocol.sentinel import PrimaryConnection, Sentinels
 
 SECRETS = ("s3cret", "guard3d")
@@ -21,7 +22,7 @@ FULL = (
 
 def settings_of(url: str) -> dict[str, Any]:
     pool = Target(url).pool()
-    assert pool.connection_class is PrimaryConnection
+    assert pool.connection_class is direct(PrimaryConnection)
     return dict(pool.connection_kwargs)
 
 
