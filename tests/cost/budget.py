@@ -247,5 +247,5 @@ INSTRUCTIONS: dict[str, tuple[str, float]] = {
     "ten times backoff": ("loop", 1.33),
     "silence of fifty": ("loop", 3.61),
     # All that a worker without a master does between two of its jobs, redis-py included.
-    "a worker's no-op job": ("loop", 4.17),
+    "a worker's no-op job": ("loop", 3.71),
 }
