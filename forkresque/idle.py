@@ -60,8 +60,11 @@ class Station(Protocol):
     def ahead(self) -> float | None:
         """Return by how many seconds Redis' clock is ahead of the monotonic one, if known."""
 
-    def turn(self) -> bool:
-        """Wait until it is this worker's turn to claim; False when woken for something else."""
+    def turn(self) -> int | None:
+        """Wait until it is this worker's turn to claim; None when woken for something else.
+
+        Returns how many jobs are said to wait, 0 if nobody says.
+        """
 
     def pass_on(self, left: int = 0) -> None:
         """Let the next idle worker have the turn: this one has a job.
@@ -157,9 +160,9 @@ class Alone:
             if not self._closed:
                 os.write(self._writer, b"!")
 
-    def turn(self) -> bool:
+    def turn(self) -> int | None:
         """Return at once: nobody else is there."""
-        return self.open
+        return 0 if self.open else None
 
     def pass_on(self, left: int = 0) -> None:
         """Do nothing: nobody else is there."""

@@ -104,6 +104,7 @@ class Worker(Observable):
         self._course = Course(self.name, self._work, self.stop)
         self._job: Claimed | None = None
         self._ended: Ended | None = None
+        self._found_nothing = False  # when it last looked
         self._redials = self._station.redials
 
     def _called(self, name: str) -> str:
@@ -292,9 +293,10 @@ class Worker(Observable):
         self.performer.rest()
         self.events.emit("pause")
         self._enrolment.clear_doubts(self._patience)
-        if not self._station.turn():
+        if (said := self._station.turn()) is None:
             return None
-        armed = False  # whoever was woken finds a job, mostly: the first claim is a plain one
+        # Whoever is told of jobs, or woken by Redis, finds one mostly: such a claim is a plain one.
+        armed = self._link.tracking and self._found_nothing and not said
         while self._station.open:
             self._seat.enter(Phase.CALL, time.monotonic_ns())
             answer = self._patience.ask(partial(self._claim, self._tokens.fresh(), armed=armed))
@@ -302,6 +304,7 @@ class Worker(Observable):
             if isinstance(answer, Claimed):
                 self._station.pass_on(self._claims.left)
                 return self._kept(answer)
+            self._found_nothing = answer is Nothing.EMPTY
             self._enrolment.doubtful = answer is None  # given up before the answer came
             if armed or not self._link.tracking:
                 if self._station.is_surplus():
@@ -375,6 +378,7 @@ class Worker(Observable):
         self._rota.warn_of_skipped()
         if settled.next is Nothing.UNREGISTERED:
             self._enrolment.stands = False
+        self._found_nothing = settled.next is Nothing.EMPTY
         return self._kept(settled.next) if isinstance(settled.next, Claimed) else None
 
     def _chance(self) -> Chance:

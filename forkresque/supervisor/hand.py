@@ -160,8 +160,8 @@ class Pooled:
         """Return by how many seconds Redis' clock is ahead, as the clerk has found lately."""
         return self._board.books.ahead_us / 1e6 or None
 
-    def turn(self) -> bool:
-        """Sleep until the baton comes; False when it is time to leave, or Redis was away."""
+    def turn(self) -> int | None:
+        """Sleep until the baton comes; None when it is time to leave, or Redis was away."""
         self._seat.on_call = 0
         redials = self.redials
         while not self.leaving and self.redials == redials:
@@ -179,8 +179,8 @@ class Pooled:
                 left = self._baton.take()
                 if left is not None and self.open:
                     self._go(left)
-                    return True
-        return False
+                    return left
+        return None
 
     def _go(self, left: int) -> None:
         """Go on call; or claim one of the jobs that are left, while others wake up for the rest."""

@@ -134,17 +134,17 @@ COMMANDS: dict[str, dict[str, int]] = {
         "SET": 1,
         "SISMEMBER": 1,
     },
-    # It claims once, and once more so that Redis tells when the answer is no longer true:
+    # The end of its last job has found nothing, so it claims so that Redis tells when that changes:
     # CLIENT TRACKING when that is first wanted, CLIENT CACHING each time.
     "resting": {
         "-> CLIENT": 2,
-        "-> claim": 2,
-        "EXISTS": 4,
-        "GET": 2,
-        "LLEN": 2,
-        "LPOP": 2,
-        "SISMEMBER": 2,
-        "SMEMBERS": 2,
+        "-> claim": 1,
+        "EXISTS": 2,
+        "GET": 1,
+        "LLEN": 1,
+        "LPOP": 1,
+        "SISMEMBER": 1,
+        "SMEMBERS": 1,
     },
     # The keeper of its lease gives that up over a connection of its own.
     "leaving": {

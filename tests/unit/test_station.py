@@ -117,7 +117,7 @@ def test_who_knows_of_one_job_or_none_goes_on_call(post: Post) -> None:
     for left in (0, 1):
         post.baton.give(left)
 
-        assert post.station.turn()
+        assert post.station.turn() is not None
 
         assert post.seat.on_call
         assert post.baton.take() is None
@@ -127,7 +127,7 @@ def test_who_knows_of_one_job_or_none_goes_on_call(post: Post) -> None:
 def test_who_knows_of_more_jobs_passes_the_baton_on_before_it_claims(post: Post) -> None:
     post.baton.give(3)
 
-    assert post.station.turn()
+    assert post.station.turn() is not None
 
     assert not post.seat.on_call
     assert post.station.is_surplus(), "it would stay on call if it finds nothing"
@@ -145,7 +145,7 @@ def test_a_paused_worker_tells_nobody_of_jobs(post: Post) -> None:
         wait_until(lambda: post.seat.turns == 1, "it to reach for the baton")
         post.board.orders.draining = 1  # so that the turn ends
         send(post.master, Due())
-        assert turn.result(5.0) is False
+        assert turn.result(5.0) is None
 
     assert post.baton.take() is None
     assert not post.seat.on_call
@@ -154,7 +154,7 @@ def test_a_paused_worker_tells_nobody_of_jobs(post: Post) -> None:
 def test_a_baton_tells_of_no_more_jobs_than_there_are_sleepers(posts: list[Post]) -> None:
     first = posts[0]
     first.baton.give()
-    assert first.station.turn()
+    assert first.station.turn() is not None
     posts[1].seat.enter(Phase.RUN, 1)
     posts[2].seat.held = 1
     posts[3].seat.pool = 1
@@ -171,7 +171,7 @@ def test_a_burst_wakes_as_many_as_there_are_jobs_and_one_more(posts: list[Post],
     for post in posts:
         if not post.station._sleepers.poll(0):
             break
-        assert post.station.turn()
+        assert post.station.turn() is not None
         woken += 1
         if waiting:
             waiting -= 1
