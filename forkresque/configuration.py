@@ -4,9 +4,9 @@ The order is the order of strength. Variables of other tools, as REDIS_URL, come
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, fields
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from forkresque.configfile import File
 from forkresque.errors import ConfigError
@@ -26,8 +26,7 @@ class Rank(IntEnum):
     DEFAULT = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """The value of an option; `source` is the name it was given under."""
 
     value: Any

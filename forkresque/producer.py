@@ -8,7 +8,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any, TypeVar
@@ -203,7 +202,7 @@ class Producer:
         try:
             for number, portion in enumerate(parts, start=1):
                 if number >= first.sequence:
-                    request = replace(first, sequence=number)
+                    request = first._replace(sequence=number)
                     stored += self._put(portion, request, again=request == begun)
                 done += portion.size
         except ForkresqueError as error:

@@ -10,7 +10,7 @@ import math
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from forkresque.errors import BadKey
 from forkresque.protocol.delayed import Bucket, Delayed, Lead, Leadership
@@ -27,8 +27,7 @@ RECENT = 60  # seconds for which a second is among the newest
 _SWEEP_PAUSE = 0.05  # seconds between two pages of a search, to leave Redis to others
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(NamedTuple):
     """What one look brought: the jobs promoted, and how long nothing more will be due.
 
     The jobs are told by their second; one with an `entry` has moved to the failed list.

@@ -13,6 +13,7 @@ What is not known changes nothing: while Redis is silent, a pool stays as it is.
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 PERIOD = 1.0  # seconds from one decision to the next
 STANDING = 0.75  # seconds that jobs must have waited to count: shorter spikes clear by themselves
@@ -39,8 +40,7 @@ FLAP = 60.0  # seconds after a shrink in which a growth says that it was a mista
 _KEPT = round(LONGEST_WINDOW / PERIOD)  # values of a window
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """Bytes: the limit, above 0; the use of it; what one worker owns alone, on average."""
 
     limit: int
@@ -48,8 +48,7 @@ class Memory:
     worker: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class Sample(NamedTuple):
     """What is known of one pool at one moment; counters are seconds since whenever.
 
     A counter that goes backwards, as sums over workers do when one dies, teaches nothing for
@@ -81,8 +80,7 @@ class Sample:
     memory: Memory | None = None  # None: there is no limit
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """A new target. With `retire_busy`, busy workers may be asked to leave after their job."""
 
     target: int

@@ -4,7 +4,7 @@ Facts and the time go in, lines come out. There is no socket in here.
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 STATUS_EVERY = 1.0  # seconds between two texts
 EXTEND_EVERY = 5.0  # seconds between two requests for more time during a drain
@@ -14,8 +14,7 @@ WITHHELD = 1.0  # seconds until the next look when the watchdog may not be told
 _LONGEST_STATUS = 400  # characters
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """How the master is now.
 
     `ready` means that the least number of workers is ready. `reloading` is true from the order

@@ -6,7 +6,7 @@ when it has that in hand, and not as long as it waits.
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from forkresque.policy.child import Child, Facts
 
@@ -15,8 +15,7 @@ AT_ONCE = 0.1  # of a pool, and at least one worker, waits for its replacement a
 _EXACT = 5  # with fewer jobs than that nobody is due before the last
 
 
-@dataclass(frozen=True, slots=True)
-class Renewal:
+class Renewal(NamedTuple):
     """When workers are due: after so many jobs, seconds, or bytes of growth; 0 is never."""
 
     max_jobs: int = 0

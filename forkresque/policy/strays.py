@@ -9,13 +9,13 @@ companion started by the entry point of a container, or an orphan that came to P
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 GRACE = 2.0  # seconds in which it may end by itself
 LATE = 1.0  # seconds by which a death and what it leaves may be seen apart, either way round
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Process:
+class Process(NamedTuple):
     """A process; `start` is in clock ticks since boot, so that no other is ever the same."""
 
     pid: int

@@ -1,7 +1,7 @@
 """Whether the death of a worker is its job's fault, and what that means for the job."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 CRASH_LIMIT = 3  # deaths with one payload in 72 h, then the failed list
 HOST_LIMIT = 10  # the same for deaths of whole hosts, which a job rarely causes
@@ -16,8 +16,7 @@ class Blame(StrEnum):
     LIMIT = "limit"  # it was killed because the job was stuck or over its time limit
 
 
-@dataclass(frozen=True, slots=True)
-class Sentence:
+class Sentence(NamedTuple):
     """What becomes of the job: `counted` deaths condemn it at `limit`; `fail` does at once."""
 
     counted: bool

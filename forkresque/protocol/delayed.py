@@ -1,9 +1,10 @@
 """Jobs that wait for their second, and who may move them when it has come."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
+from typing import NamedTuple
 
 from forkresque.errors import BadKey, InvalidPayload
 from forkresque.protocol.connection import Link, RedisClock
@@ -26,16 +27,14 @@ class Lead(StrEnum):
     PROMOTE = "PROMOTE"
 
 
-@dataclass(frozen=True, slots=True)
-class Leadership:
+class Leadership(NamedTuple):
     """What a scheduler may do now, and who is in the way of more."""
 
     state: Lead
     holder: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """A job whose second has come.
 
     `entry` is the failure record of one that can be put on no queue, and `refusal` says why.
@@ -47,8 +46,7 @@ class Due:
     refusal: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(NamedTuple):
     """The first jobs of one second."""
 
     second: int
@@ -219,7 +217,7 @@ class Delayed:
         job, *others = bucket.jobs[moved:]
         reason = f"{to_text(answer[1])} holds another type than a queue"
         refused = self._refused(job.payload, "BadKey", reason, queue=job.queue)
-        return (replace(bucket, jobs=(refused, *others)),)
+        return (bucket._replace(jobs=(refused, *others)),)
 
     def _moving(self, batch: Sequence[Bucket], token: str) -> Call:
         places: list[Scalar] = []

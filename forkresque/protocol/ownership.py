@@ -1,6 +1,6 @@
 """Whose a worker id and a job are: what leases, owners and slots say, and how it is written."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from forkresque import processes
 from forkresque.errors import BadKey
@@ -9,8 +9,7 @@ from forkresque.protocol.keys import to_text
 LEASE = 30.0  # seconds a master's right to its workers' jobs lasts without being renewed
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """A master's id, the value that says which process it is, and its term in seconds."""
 
     master: str
@@ -23,8 +22,7 @@ class Lease:
         return min(5.0, self.term / 6)
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(NamedTuple):
     """Which process carries a worker id: its master, its pid and the start of the process."""
 
     master: str
@@ -44,8 +42,7 @@ class Owner:
         return owner
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """What a worker's slot and owner key held when somebody looked; `token` is "" for no job.
 
     `locks` are the keys of its job locks. `foreign` says that a foreign tool has put this very

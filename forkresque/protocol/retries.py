@@ -5,9 +5,8 @@ Neither knows jobs by anything but name and arguments: equal jobs share a counte
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha1
-from typing import Any
+from typing import Any, NamedTuple
 
 from forkresque.protocol.canonical import reencode
 from forkresque.protocol.keys import Keys, to_bytes, to_text
@@ -18,8 +17,7 @@ _SPACE = re.compile("[\t-\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
-class RetryKeys:
+class RetryKeys(NamedTuple):
     """Where the counter and the last failure of a job are."""
 
     counter: bytes

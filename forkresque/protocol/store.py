@@ -6,12 +6,11 @@ only looks around (sizes, pages of a list) is here too.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from itertools import count
 from secrets import token_hex
-from typing import Any
+from typing import Any, NamedTuple
 
 from forkresque.errors import AlreadyScheduled, BadKey, RedisRefused, RedisUnavailable
 from forkresque.protocol.connection import Client, RedisClock
@@ -37,8 +36,7 @@ class Ack(StrEnum):
     DISK = "disk"  # WAITAOF, Redis 7.2: the primary's disk as well
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One thing that one producer asks for. `str(request)` can be kept and parsed again."""
 
     producer: str

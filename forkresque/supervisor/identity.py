@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from forkresque import processes
 from forkresque.options import SupervisorOptions
@@ -13,8 +13,7 @@ from forkresque.protocol.claims import WorkerId
 from forkresque.protocol.ownership import Lease, Owner
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """A master. Its nonce begins all tokens of its workers."""
 
     host: str

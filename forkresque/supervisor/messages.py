@@ -8,7 +8,7 @@ import contextlib
 import json
 import socket
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from forkresque.policy.child import Fault
 
@@ -35,16 +35,14 @@ class Leave:
     """From the master to the clerk: put the books in order and leave."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupted:
+class Interrupted(NamedTuple):
     """From the master: job number `epoch` is over its limit, or has to be cut."""
 
     epoch: int
     overdue: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Died:
+class Died(NamedTuple):
     """From the master to the clerk: a worker is gone, and its job is to be brought back.
 
     `signum` is 0 for a worker that exited, with `status`. `working` says that a job had begun,
@@ -69,16 +67,14 @@ class Died:
         return Fault(self.fault)
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """From the clerk: this death is settled in Redis."""
 
     worker: str
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
-class BatonWanted:
+class BatonWanted(NamedTuple):
     """From the clerk: jobs stand although somebody of this pool is idle."""
 
     pool: int
@@ -89,8 +85,7 @@ class Redialled:
     """From the clerk: connections to Redis should be made anew, also those of who sleeps."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(NamedTuple):
     """From the watcher: a file of the application is another one now."""
 
     path: str
@@ -104,7 +99,7 @@ _KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Mes
 
 def send(pair: socket.socket, message: Message) -> bool:
     """Send `message`; return False if the other end is gone or does not listen now."""
-    fields = {name: getattr(message, name) for name in message.__slots__}
+    fields = {name: getattr(message, name) for name in message.__match_args__}
     packet = json.dumps({"kind": type(message).__name__, **fields}).encode()
     try:
         pair.send(packet)

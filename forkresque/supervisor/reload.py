@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from forkresque.errors import ConfigError
 from forkresque.options import variable
@@ -24,8 +24,7 @@ def argv() -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]
 
 
-@dataclass(frozen=True, slots=True)
-class Fitness:
+class Fitness(NamedTuple):
     """What a master needs of its next image, as one word of text."""
 
     layout: int

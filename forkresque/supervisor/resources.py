@@ -10,10 +10,10 @@ import os
 import re
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 _V2 = ""  # what /proc/self/cgroup calls the hierarchy of version 2
 _UNLIMITED = 1 << 60  # version 1 has no word for it, only numbers that no machine has
@@ -24,24 +24,21 @@ _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """Where the kernel shows things."""
 
     proc: Path = Path("/proc")
     groups: Path = Path("/sys/fs/cgroup")
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """A limit and what is used of it, without the files that the kernel would drop."""
 
     limit_bytes: int
     used_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Consumption:
+class Consumption(NamedTuple):
     """What one process has used since it began. Times are in seconds.
 
     `run` and `wait` are exact, and of the main thread only: on a core, and in want of one. `cpu` is

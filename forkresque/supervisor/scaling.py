@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from forkresque.policy.autoscale import Autoscaler, Memory, Sample
 from forkresque.policy.child import Doing, Facts, Kind
@@ -20,8 +21,7 @@ _IN_HAND = (Doing.RUN, Doing.SETTLE)
 _REMEMBERED = 20  # decisions of each pool
 
 
-@dataclass(frozen=True, slots=True)
-class Scaled:
+class Scaled(NamedTuple):
     """A change of a pool's size, at a moment of the monotonic clock."""
 
     at: float

@@ -1,7 +1,5 @@
 """From one image of a master to the next: what is handed over, and which descriptors stay open."""
 
-from dataclasses import asdict
-
 from forkresque import embedded
 from forkresque.supervisor import handover
 from forkresque.supervisor.children import Children
@@ -33,7 +31,7 @@ def succeed(
     lock, listening = pidfile.fd if pidfile else None, control.state
     state = estate.state(
         members=members,
-        deaths=[asdict(died) for died in obituaries],
+        deaths=[died._asdict() for died in obituaries],
         strays=leftovers.state,
         control=list(listening),
         announced=announced,

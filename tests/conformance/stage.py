@@ -51,7 +51,7 @@ class Stage:
         """Return a worker that stands alone; its events are noted, and it pings so often."""
         patterns = queues or ("q",)
         post = Post.alone(patterns, host=host)
-        post = replace(post, lease=replace(post.lease, term=6 * renewal))
+        post = replace(post, lease=post.lease._replace(term=6 * renewal))
         worker = Worker(self.url, jobs, queues=patterns, post=post, **options)
         for event in EVENTS:
             worker.on(event, lambda *args, event=event: self.told.append((event, args)))

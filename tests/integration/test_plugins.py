@@ -493,7 +493,7 @@ def test_the_lock_lasts_as_long_as_the_job(site: Site) -> None:
     """node-resque's runs out under a job that takes longer, and its twin runs beside it."""
     ttls: list[int] = []
     post = Post.alone(["q"], host="h")
-    quick = replace(post, lease=replace(post.lease, term=6.0))  # renewed each second
+    quick = replace(post, lease=post.lease._replace(term=6.0))  # renewed each second
 
     def overtime() -> None:
         site.redis.expire(LOCK, 2)

@@ -602,7 +602,7 @@ def promote_one(target: Target, told: Told) -> None:
     queue = Actor(target).delayed
     assert insist(lambda: queue.lead("us", term=15.0)).state is Lead.PROMOTE
     due = insist(lambda: queue.batch([PAST]))[0]
-    one = replace(due[0], jobs=due[0].jobs[:1])
+    one = due[0]._replace(jobs=due[0].jobs[:1])
     insist(lambda: queue.promote([one], token="us"))
     told("promoted")
 

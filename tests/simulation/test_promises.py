@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -161,7 +161,7 @@ def test_a_longer_queue_never_lowers_the_target(
     for sample in live(scaler, life):
         if sample.waiting is not None:
             with_more = copy.deepcopy(scaler)
-            with_more.step(replace(sample, waiting=sample.waiting + more))
+            with_more.step(sample._replace(waiting=sample.waiting + more))
             scaler.step(sample)
             assert with_more.target >= scaler.target
         else:

@@ -3,7 +3,6 @@
 import math
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from forkresque.supervisor.notify import Notifier, forget_manager
 PID = 4242
 STARTING = Facts(ready=False)
 READY = Facts(ready=True)
-RELOADING = replace(READY, reloading=True)
+RELOADING = READY._replace(reloading=True)
 DRAINING = Facts(ready=False, stopping=True, ends_in=28.0)
 
 
@@ -88,7 +87,7 @@ def test_the_next_image_ends_the_reload_that_brought_it_whatever_the_workers_do(
 def test_a_reload_before_the_first_readiness_is_part_of_the_start() -> None:
     manager = Manager()
 
-    assert manager.hears(0.0, replace(STARTING, reloading=True)) == []
+    assert manager.hears(0.0, STARTING._replace(reloading=True)) == []
     assert manager.hears(1.0, STARTING) == []
     assert manager.hears(2.0, READY) == ["READY=1", "MAINPID=4242"]
 
@@ -103,7 +102,7 @@ def test_a_drain_says_stopping_once_and_nothing_of_readiness_after_it() -> None:
     first = manager.hears(1.0, DRAINING)
     assert first[0] == "STOPPING=1"
     assert manager.hears(2.0, DRAINING) == []
-    assert manager.hears(3.0, replace(RELOADING, stopping=True)) == []
+    assert manager.hears(3.0, RELOADING._replace(stopping=True)) == []
     assert manager.hears(4.0, READY) == []
 
 
@@ -112,7 +111,7 @@ def test_a_drain_asks_for_time_as_long_as_it_may_last_and_no_longer() -> None:
     asked: dict[float, float] = {}
     for second in range(60):
         left = max(0.0, 28.0 - second)
-        for line in manager.hears(float(second), replace(DRAINING, ends_in=left)):
+        for line in manager.hears(float(second), DRAINING._replace(ends_in=left)):
             name, _, value = line.partition("=")
             if name == "EXTEND_TIMEOUT_USEC":
                 asked[second] = int(value) / 1e6
@@ -133,7 +132,7 @@ def test_a_drain_without_limit_is_kept_from_the_manager_so_that_a_term_can_still
 
     endless = Facts(ready=True, stopping=True, ends_in=math.inf, status="draining, 1 busy")
     assert manager.hears(10.0, endless) == ["STATUS=draining, 1 busy"]
-    assert manager.hears(20.0, replace(endless, ends_in=28.0)) == [
+    assert manager.hears(20.0, endless._replace(ends_in=28.0)) == [
         "STOPPING=1",
         "EXTEND_TIMEOUT_USEC=15000000",
     ]
@@ -146,7 +145,7 @@ def test_a_status_is_said_when_it_changes_at_most_once_a_second_and_the_last_one
     manager = Manager()
     heard = []
     for step in range(40):
-        facts = replace(STARTING, status=f"{min(step, 25)} busy")
+        facts = STARTING._replace(status=f"{min(step, 25)} busy")
         heard += [(step / 10, line) for line in manager.hears(step / 10, facts)]
 
     assert heard == [
@@ -158,7 +157,7 @@ def test_a_status_is_said_when_it_changes_at_most_once_a_second_and_the_last_one
 
 
 def test_a_status_is_one_line_of_bounded_length() -> None:
-    line = Notices(PID).due(0.0, replace(STARTING, status="a\nREADY=1\r\n" + "x" * 9999))[0]
+    line = Notices(PID).due(0.0, STARTING._replace(status="a\nREADY=1\r\n" + "x" * 9999))[0]
 
     assert line.startswith("STATUS=a READY=1 xxx")
     assert len(line) < 500
@@ -184,7 +183,7 @@ def test_without_a_watchdog_nothing_wakes_the_loop() -> None:
 
 def test_an_inconsistent_loop_does_not_feed_the_watchdog_and_does_not_spin() -> None:
     manager = Manager(watchdog=2.0)
-    sick = replace(READY, consistent=False)
+    sick = READY._replace(consistent=False)
     manager.hears(0.0, READY)
 
     assert manager.wakes(5.0, sick, until=10.0) == []
@@ -223,10 +222,10 @@ def messages(receiver: socket.socket) -> list[str]:
 def test_the_life_of_a_service_arrives_message_by_message(receiver: socket.socket) -> None:
     notifier = Notifier.from_environ(environ_of(receiver, WATCHDOG_USEC="10000000"), PID)
 
-    notifier.tell(0.0, replace(STARTING, status="booting"))
+    notifier.tell(0.0, STARTING._replace(status="booting"))
     assert notifier.next_at == 5.0
-    notifier.tell(1.0, replace(READY, status="idle"))
-    notifier.tell(2.0, replace(RELOADING, status="idle"))
+    notifier.tell(1.0, READY._replace(status="idle"))
+    notifier.tell(2.0, RELOADING._replace(status="idle"))
     notifier.ask_for_time(60.0)
 
     assert messages(receiver) == [
@@ -295,12 +294,12 @@ def test_a_manager_that_does_not_read_holds_nobody_up(receiver: socket.socket) -
 
     told = 0
     while notifier.next_at == math.inf:  # once its queue is full, a message is due again
-        notifier.tell(float(told), replace(READY, status=f"{told}"))
+        notifier.tell(float(told), READY._replace(status=f"{told}"))
         told += 1
 
     heard = messages(receiver)
     assert len(heard) == told - 1
-    notifier.tell(float(told), replace(READY, status="last"))
+    notifier.tell(float(told), READY._replace(status="last"))
     assert messages(receiver) == ["STATUS=last"]
 
 
