@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from forkresque import processes
 from forkresque.policy import queues as patterns
@@ -11,8 +11,7 @@ from forkresque.protocol.claims import WorkerId
 from forkresque.protocol.ownership import Lease, Owner
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
+class Post(NamedTuple):
     """Who a worker is: its id, the process that carries it, and its master's lease."""
 
     worker: WorkerId

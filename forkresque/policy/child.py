@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Kind(StrEnum):
@@ -42,8 +43,7 @@ class Doing(StrEnum):
     LEAVE = "leave"
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What the scoreboard says of a child: ages in seconds, limits in seconds from now.
 
     `jobs` is how many it has carried out; `grown` is by how many bytes its own memory had grown

@@ -7,7 +7,6 @@ job is filled in.
 
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -22,8 +21,7 @@ from forkresque.protocol.script import VARYING, Prepared, Value, Varying, load
 _DETOUR: Final = 64  # settles in full after one that had to be: what was unusual may last
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerId:
+class WorkerId(NamedTuple):
     """A worker as all Resques know it. `queues` are the patterns it was started with."""
 
     host: str

@@ -6,8 +6,8 @@ recovers it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from forkresque import processes
 from forkresque.errors import BadKey, RedisRefused
@@ -26,8 +26,7 @@ REMEMBER_DEATHS = 72 * 3600
 _BATCH = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What is to become of a recovered job.
 
     `suspect` is the field that counts this death, or "" when the job is not to blame; at `limit`
@@ -62,8 +61,7 @@ class Cleaning(StrEnum):
     FENCED = "FENCED"
 
 
-@dataclass(frozen=True, slots=True)
-class Sign:
+class Sign(NamedTuple):
     """A worker's ping and record, as they stand in Redis; `record` is empty for an idle one."""
 
     ping: bytes

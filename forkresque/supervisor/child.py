@@ -18,8 +18,8 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from forkresque import processes
 from forkresque.errors import ConfigError, ExitCode, ForkresqueError
@@ -47,8 +47,7 @@ _prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
 _ALL_SIGNALS = frozenset(_signal.valid_signals())
 
 
-@dataclass(frozen=True, slots=True)
-class Forked:
+class Forked(NamedTuple):
     """A new child, as its parent knows it. `start` is in clock ticks since boot."""
 
     pid: int
@@ -72,8 +71,7 @@ class Forked:
             os.close(self.pidfd)
 
 
-@dataclass(frozen=True, slots=True)
-class Inheritance:
+class Inheritance(NamedTuple):
     """What a child gets from its parent. Until it calls `listen` it hears no signal but DUMP."""
 
     parent: int
@@ -196,8 +194,7 @@ def _pidfd(pid: int) -> int | None:
         raise
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     """What a child needs between the fork and its body."""
 
     let_go: Callable[[], None]

@@ -11,7 +11,7 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from forkresque.errors import ConfigError
 from forkresque.policy.child import Child, Doing, Facts, Fault, Kind, Spawn
@@ -39,8 +39,7 @@ _DOING = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A child that was forked and not yet reaped."""
 
     seat: int

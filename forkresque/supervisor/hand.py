@@ -15,7 +15,8 @@ import signal
 import threading
 import time
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from forkresque import processes
 from forkresque.app import Forkresque
@@ -43,8 +44,7 @@ NAP = 20.0  # seconds between two signs of life, at most, of a worker that is no
 _OFTEN, _SELDOM = 1.0, 10.0  # seconds between two looks of a Pulse, with and without a job
 
 
-@dataclass(frozen=True, slots=True)
-class Pipe:
+class Pipe(NamedTuple):
     """The baton pipe of a pool."""
 
     reader: int
@@ -68,8 +68,7 @@ class Pipe:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """After how many jobs a worker leaves, and by how many bytes it may grow; 0 is no limit."""
 
     max_jobs: int

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 
 from redis import Redis
@@ -51,7 +50,7 @@ class Stage:
         """Return a worker that stands alone; its events are noted, and it pings so often."""
         patterns = queues or ("q",)
         post = Post.alone(patterns, host=host)
-        post = replace(post, lease=post.lease._replace(term=6 * renewal))
+        post = post._replace(lease=post.lease._replace(term=6 * renewal))
         worker = Worker(self.url, jobs, queues=patterns, post=post, **options)
         for event in EVENTS:
             worker.on(event, lambda *args, event=event: self.told.append((event, args)))

@@ -1,7 +1,6 @@
 """Until when a master may sleep although nobody tells it anything."""
 
 import math
-from dataclasses import replace
 
 import pytest
 
@@ -16,7 +15,7 @@ RESTING = {CLERK: idle()}
 
 
 def on_call(silent: float = 0.0) -> Facts:
-    return replace(idle(silent), doing=Doing.CALL)
+    return idle(silent)._replace(doing=Doing.CALL)
 
 
 def rest_of(crew: Crew, seen: dict[int, Facts] | None = None, now: float = 100.0) -> float:
