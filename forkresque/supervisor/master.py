@@ -33,7 +33,7 @@ from forkresque.supervisor.foreman import Foreman, chance
 from forkresque.supervisor.gauges import Gauges
 from forkresque.supervisor.helm import Helm
 from forkresque.supervisor.limits import allow_descriptors
-from forkresque.supervisor.lull import TICK, Lull
+from forkresque.supervisor.lull import TICK, Lull, unnoticed
 from forkresque.supervisor.memory import MemoryGuard
 from forkresque.supervisor.messages import (
     BatonWanted,
@@ -99,8 +99,14 @@ class Master:
         self._wakeups = Wakeups([*self._orders, signal.SIGCHLD])
         self._memory = MemoryGuard(self._gauges, limited=bool(options.max_memory))
         self._leftovers = Leftovers(estate.strays, time.monotonic())
+        self._unnoticed = unnoticed(load, options)
         self._lull = Lull(
-            self._selector, self._crew, self._children, self._leftovers, self._look_at_memory
+            self._selector,
+            self._crew,
+            self._children,
+            self._leftovers,
+            self._look_at_memory,
+            lambda: min(self._unnoticed, self._memory.every),
         )
         self._told_at = -math.inf
         self._lapses = self._board.books.lapses

@@ -21,6 +21,7 @@ class MemoryGuard:
     def __init__(self, gauges: Gauges, *, limited: bool) -> None:
         self._gauges = gauges
         self._limited = limited
+        self.every = EVERY  # seconds until the next look is wanted
         self._due_at = -math.inf
         self._kills = OomKills(resources.oom_kills())
 
@@ -31,7 +32,8 @@ class MemoryGuard:
         self._kills.observe(resources.oom_kills(), now)
         group = resources.group_memory()
         is_tight = group is not None and group.used_bytes >= WATCHFUL * group.limit_bytes
-        self._due_at = now + (EVERY if self._limited or is_tight else SELDOM)
+        self.every = EVERY if self._limited or is_tight else SELDOM
+        self._due_at = now + self.every
         if self._limited or is_tight:
             self._gauges.look(now)
         if group is None or not is_tight:
