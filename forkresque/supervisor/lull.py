@@ -19,7 +19,7 @@ from forkresque.supervisor.strays import Leftovers
 
 TICK = 1.0  # the longest sleep while something is under way, in seconds
 GLANCE = 5.0  # the longest sleep
-LONGEST = 15.0  # seconds between two passes of the loop, at most
+LONGEST = 30.0  # seconds between two passes of the loop, at most
 
 Ready = list[tuple[selectors.SelectorKey, int]]
 

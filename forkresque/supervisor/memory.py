@@ -10,6 +10,7 @@ from forkresque.supervisor.gauges import Gauges
 
 EVERY = 1.0  # seconds between looks at workers, where their memory is limited
 SELDOM = 5.0  # the same where there is room, and no limit but the control group's
+RARELY = 15.0  # the same where there is no limit at all: one may be set
 
 
 class MemoryGuard:
@@ -32,7 +33,8 @@ class MemoryGuard:
         self._kills.observe(resources.oom_kills(), now)
         group = resources.group_memory()
         is_tight = group is not None and group.used_bytes >= WATCHFUL * group.limit_bytes
-        self.every = EVERY if self._limited or is_tight else SELDOM
+        roomy = SELDOM if group else RARELY
+        self.every = EVERY if self._limited or is_tight else roomy
         self._due_at = now + self.every
         if self._limited or is_tight:
             self._gauges.look(now)
