@@ -7,6 +7,7 @@ says how many jobs are left: who knows of one for itself and of others passes it
 goes and claims without being on call.
 """
 
+import _thread
 import contextlib
 import math
 import os
@@ -286,10 +287,11 @@ class Pooled:
 class Pulse:
     """Beats while a job runs, and looks after a job whose master is gone.
 
-    A thread with all signals blocked. A job that waits lets it beat; one that holds the GIL in
-    a C call for minutes does not, and that is what "stuck" means. While there is no job it only
-    looks seldom whether there is one: the beginning of a job is a beat, too. After `silence`
-    seconds without a beat a job counts as stuck; an orphan's job may take `patience` more.
+    A thread with all signals blocked, of which `threading` knows nothing: nobody waits for it. A
+    job that waits lets it beat; one that holds the GIL in a C call for minutes does not, and that
+    is what "stuck" means. While there is no job it only looks seldom whether there is one: the
+    beginning of a job is a beat, too. After `silence` seconds without a beat a job counts as stuck;
+    an orphan's job may take `patience` more.
     """
 
     def __init__(
@@ -314,7 +316,7 @@ class Pulse:
     def start(self) -> None:
         """Start beating."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        threading.Thread(target=self._run, name="pulse", daemon=True).start()
+        _thread.start_new_thread(self._run, ())
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def rouse(self) -> None:
