@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,6 +119,46 @@ def other_tasks() -> list[str]:
     return sorted(known.get(task.name) or (task / "comm").read_text().strip() for task in others)
 
 
+class Cradle(NamedTuple):
+    """What a child needs that is not there yet: its seat, what it will do, and descriptors."""
+
+    seat: Seat
+    body: Callable[[Inheritance], int]
+    death_signal: int
+    ours: socket.socket
+    theirs: socket.socket
+    dump: int
+
+    @classmethod
+    def make(cls, seat: Seat, body: Callable[[Inheritance], int], *, death_signal: int) -> "Cradle":
+        """Return one for a child that runs `body`. Raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        try:
+            dump = os.memfd_create("forkresque-dump")
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        return cls(seat, body, death_signal, ours, theirs, dump)
+
+    def close(self) -> None:
+        """Close everything: there is no child, or it is not this process."""
+        self.theirs.close()
+        self.ours.close()
+        os.close(self.dump)
+
+
+def refuse_threads() -> None:
+    """Raise ConfigError while another thread is alive: its locks would stay locked in a child."""
+    if others := other_tasks():
+        raise ConfigError(
+            f"cannot fork while other threads are alive: {', '.join(others)}",
+            hint="start with --no-preload, or start threads in the jobs, not at import",
+        )
+
+
 def spawn(
     seat: Seat,
     body: Callable[[Inheritance], int],
@@ -128,43 +168,48 @@ def spawn(
 ) -> Forked:
     """Fork a child that runs `body` and exits with what it returns.
 
-    `let_go` closes, in the child, what is the parent's own. Raises ConfigError while another
-    thread is alive, since its locks would stay locked in the child for ever; OSError when the
-    kernel refuses.
+    `let_go` closes, in the child, what is the parent's own. Raises as `refuse_threads`, and
+    OSError when the kernel refuses.
     """
-    if others := other_tasks():
-        raise ConfigError(
-            f"cannot fork while other threads are alive: {', '.join(others)}",
-            hint="start with --no-preload, or start threads in the jobs, not at import",
-        )
+    refuse_threads()
+    (born,) = spawn_all([Cradle.make(seat, body, death_signal=death_signal)], let_go=let_go)
+    if isinstance(born, OSError):
+        raise born
+    return born
+
+
+def spawn_all(cradles: Sequence[Cradle], *, let_go: Callable[[], None]) -> list[Forked | OSError]:
+    """Fork a child for each cradle, in a process of one thread; return each, or the refusal.
+
+    All in one go: what their parent writes between two forks, an earlier child has for itself.
+    """
     parent = os.getpid()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)
-    theirs.setblocking(False)
-    dump = os.memfd_create("forkresque-dump")
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    pids: list[int | OSError] = []
     before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)
     try:
-        pid = os.fork()
-        if pid == 0:
-            _live(
-                Inheritance(parent, theirs, seat, before),
-                body,
-                _Entry(let_go, ours, dump, death_signal),
-            )
-    except OSError:
-        ours.close()
-        os.close(dump)
-        raise
+        for cradle in cradles:
+            try:
+                pid = os.fork()
+            except OSError as error:
+                pids.append(error)
+                continue
+            if pid == 0:
+                _live(
+                    Inheritance(parent, cradle.theirs, cradle.seat, before), cradle, cradles, let_go
+                )
+            pids.append(pid)
     finally:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
-        theirs.close()
-    return _as_seen_by_parent(pid, ours, dump, seat)
+    return [_as_seen_by_parent(*each) for each in zip(pids, cradles, strict=True)]
 
 
-def _as_seen_by_parent(pid: int, pair: socket.socket, dump: int, seat: Seat) -> Forked:
+def _as_seen_by_parent(pid: int | OSError, cradle: Cradle) -> Forked | OSError:
+    if isinstance(pid, OSError):
+        cradle.close()
+        return pid
     with contextlib.suppress(OSError):  # the child does the same; whoever is first
         os.setpgid(pid, pid)
     start, pidfd = processes.start_of_child(pid), None
@@ -175,11 +220,11 @@ def _as_seen_by_parent(pid: int, pair: socket.socket, dump: int, seat: Seat) -> 
     if start is None:  # out of descriptors, most likely: its death could not be settled
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        pair.close()
-        os.close(dump)
-        raise OSError(f"child {pid} cannot be looked after")
-    seat.pid = pid
-    return Forked(pid, start, pidfd, pair, dump)
+        cradle.close()
+        return OSError(f"child {pid} cannot be looked after")
+    cradle.theirs.close()
+    cradle.seat.pid = pid
+    return Forked(pid, start, pidfd, cradle.ours, cradle.dump)
 
 
 def _pidfd(pid: int) -> int | None:
@@ -194,21 +239,20 @@ def _pidfd(pid: int) -> int | None:
         raise
 
 
-class _Entry(NamedTuple):
-    """What a child needs between the fork and its body."""
-
-    let_go: Callable[[], None]
-    parents_end: socket.socket
-    dump: int
-    death_signal: int
-
-
-def _live(inherited: Inheritance, body: Callable[[Inheritance], int], entry: _Entry) -> None:
-    """Be the child, to its end."""
+def _live(
+    inherited: Inheritance, mine: Cradle, cradles: Sequence[Cradle], let_go: Callable[[], None]
+) -> None:
+    """Be the child, to its end. All `cradles` but `mine` are those of siblings."""
     code: int = ExitCode.INTERNAL
     try:
-        _enter(inherited, entry)
-        code = body(inherited)
+        die_with(inherited.parent, mine.death_signal)
+        let_go()
+        mine.ours.close()
+        for cradle in cradles:
+            if cradle is not mine:
+                cradle.close()
+        _settle_in(mine.dump)
+        code = mine.body(inherited)
     except ForkresqueError as error:
         code = error.exit_code
         sys.stderr.write(f"error: {error}\n")
@@ -223,17 +267,14 @@ def _live(inherited: Inheritance, body: Callable[[Inheritance], int], entry: _En
         os._exit(code)
 
 
-def _enter(inherited: Inheritance, entry: _Entry) -> None:
-    """Let go of what is the parent's. The order matters."""
-    die_with(inherited.parent, entry.death_signal)
-    entry.let_go()
-    entry.parents_end.close()
+def _settle_in(dump: int) -> None:
+    """Make this process one of its own. The order matters."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     for signum in _IGNORED:
         _signal.signal(signum, _signal.SIG_IGN)
-    faulthandler.register(DUMP, file=entry.dump, all_threads=True)
-    faulthandler.enable(file=entry.dump, all_threads=True)
+    faulthandler.register(DUMP, file=dump, all_threads=True)
+    faulthandler.enable(file=dump, all_threads=True)
     # At once: a child that hangs in the import of its application must be able to say where.
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {DUMP})
     _let_the_kernel_choose_us()

@@ -10,19 +10,27 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from forkresque.errors import ConfigError
 from forkresque.policy.child import Child, Doing, Facts, Fault, Kind, Spawn
 from forkresque.scoreboard import Phase, Role, Scoreboard
-from forkresque.supervisor.child import DUMP, ORPHANED, Forked, Inheritance, spawn
+from forkresque.supervisor.child import (
+    DUMP,
+    ORPHANED,
+    Cradle,
+    Forked,
+    Inheritance,
+    refuse_threads,
+    spawn_all,
+)
 from forkresque.supervisor.identity import Identity
 from forkresque.supervisor.messages import Died, Message, Wake, receive, send
 
 log = logging.getLogger("forkresque.master")
 
 Body = Callable[[Inheritance], int]
+Birth = tuple[Spawn, Body]
 
 _FATAL = "Fatal Python error"  # how the stack of a crash begins
 _DUMP_BYTES, _DUMP_LINES = 32 * 1024, 200  # it travels in one packet, as JSON
@@ -76,29 +84,44 @@ class Children:
         self._members: dict[int, Member] = {}
 
     def spawn(
-        self, wanted: Spawn, body: Body, generation: int, *, let_go: Callable[[], None]
-    ) -> None:
-        """Fork a child that runs `body` into a seat. Raises as `child.spawn` does.
+        self, born: Sequence[Birth], generation: int, *, let_go: Callable[[], None]
+    ) -> list[OSError | None]:
+        """Fork children, all in one go; return for each the kernel's refusal, if it refused.
 
-        `let_go` closes, in the child, what is the master's apart from its children.
+        `let_go` closes, in each child, what is the master's apart from its children. Raises
+        ConfigError while another thread is alive.
         """
-        number, kind = wanted.seat, wanted.kind
-        seat = self._board.seats[number]
-        seat.take(_ROLES[kind], time.monotonic_ns())
-        seat.pool, seat.generation = wanted.pool, generation
-        seat.held = int(wanted.replaces is not None)
+        refuse_threads()
 
         def leave_parent() -> None:
             let_go()
             self._close_all()
 
-        death_signal = ORPHANED if kind is Kind.CLERK else signal.SIGTERM
+        cradles = [self._make_cradle(each, generation) for each in born]
+        ready = [each for each in cradles if isinstance(each, Cradle)]
+        forked = iter(spawn_all(ready, let_go=leave_parent))
+        found = [next(forked) if isinstance(each, Cradle) else each for each in cradles]
+        return [self._welcome(*each) for each in zip(born, found, strict=True)]
+
+    def _make_cradle(self, birth: Birth, generation: int) -> Cradle | OSError:
+        wanted, body = birth
+        seat = self._board.seats[wanted.seat]
+        seat.take(_ROLES[wanted.kind], time.monotonic_ns())
+        seat.pool, seat.generation = wanted.pool, generation
+        seat.held = int(wanted.replaces is not None)
+        death_signal = ORPHANED if wanted.kind is Kind.CLERK else signal.SIGTERM
         try:
-            forked = spawn(seat, body, let_go=leave_parent, death_signal=death_signal)
-        except (OSError, ConfigError):
-            seat.leave()
-            raise
-        self.admit(Member(number, kind, wanted.pool, forked))
+            return Cradle.make(seat, body, death_signal=death_signal)
+        except OSError as error:
+            return error
+
+    def _welcome(self, birth: Birth, forked: Forked | OSError) -> OSError | None:
+        wanted, _ = birth
+        if isinstance(forked, OSError):
+            self._board.seats[wanted.seat].leave()
+            return forked
+        self.admit(Member(wanted.seat, wanted.kind, wanted.pool, forked))
+        return None
 
     def admit(self, member: Member) -> None:
         """Look after a child from now on: a new one, or one of the image before this one."""

@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from forkresque.app import Forkresque
@@ -74,11 +74,20 @@ class Foreman:
             with contextlib.suppress(ForkresqueError):  # each child will say what is wrong
                 self._load().prepare()
 
+    def carry_out(self, plan: Sequence[Action]) -> None:
+        """Carry out a plan; whoever is to be born, last and in one go."""
+        births = [action for action in plan if isinstance(action, Spawn)]
+        for action in plan:
+            if not isinstance(action, Spawn):
+                self.act(action)
+        if births:
+            self._spawn(births)
+
     def act(self, action: Action) -> None:
         """Carry out one step."""
         match action:
             case Spawn():
-                self._spawn(action)
+                self._spawn([action])
             case Dismiss(seat=seat):
                 self._dismiss(seat)
             case Release(seat=seat):
@@ -119,31 +128,41 @@ class Foreman:
                     self._events.emit("multi_worker_action", "-", f"killed: {fault}")
                 children.signal(seat, signal.SIGKILL)
 
-    def _spawn(self, wanted: Spawn) -> None:
+    def _spawn(self, births: Sequence[Spawn]) -> None:
         now = time.monotonic()
-        if wanted.replaces is not None:
-            old = self._children.describe(wanted.replaces)
-            each_job = self._options.max_jobs == 1  # what happens for each of them is no news
-            level = logging.DEBUG if each_job else logging.INFO
-            log.log(level, "%s is replaced: %s", old, wanted.reason)
+        for wanted in births:
+            if wanted.replaces is not None:
+                old = self._children.describe(wanted.replaces)
+                each_job = self._options.max_jobs == 1  # what happens for each of them is no news
+                level = logging.DEBUG if each_job else logging.INFO
+                log.log(level, "%s is replaced: %s", old, wanted.reason)
+        born = [(wanted, self._body(wanted)) for wanted in births]
+        refusals: Sequence[OSError | ConfigError | None]
         try:
-            self._children.spawn(
-                wanted, self._body(wanted), self._crew.generation, let_go=self._let_go
-            )
-        except (OSError, ConfigError) as error:  # the second: a listener has started a thread
-            self._crew.spawn_failed(wanted, now, jitter=chance())
-            if now - self._complained_at > COMPLAIN_EVERY:
-                self._complained_at = now
-                log.error("cannot fork a %s: %s", wanted.kind, error)  # noqa: TRY400
-                self._events.emit("multi_worker_action", "x", f"cannot fork: {error}")
-                self._events.emit("error", error, 0, None, None)
-        else:
-            child = self._crew.spawned(wanted, now, chance=chance())
-            if child.max_jobs < math.inf:
-                self._estate.board.seats[child.seat].due_jobs = int(child.max_jobs)
-            if wanted.kind is Kind.WORKER and "multi_worker_action" in self._events.heard:
-                reason = wanted.reason or self._reason(wanted.pool)
-                self._events.emit("multi_worker_action", "+", reason)
+            refusals = self._children.spawn(born, self._crew.generation, let_go=self._let_go)
+        except ConfigError as error:  # a listener has started a thread
+            refusals = [error] * len(births)
+        for wanted, refusal in zip(births, refusals, strict=True):
+            if refusal is None:
+                self._note_birth(wanted, now)
+            else:
+                self._note_refusal(wanted, refusal, now)
+
+    def _note_birth(self, wanted: Spawn, now: float) -> None:
+        child = self._crew.spawned(wanted, now, chance=chance())
+        if child.max_jobs < math.inf:
+            self._estate.board.seats[child.seat].due_jobs = int(child.max_jobs)
+        if wanted.kind is Kind.WORKER and "multi_worker_action" in self._events.heard:
+            reason = wanted.reason or self._reason(wanted.pool)
+            self._events.emit("multi_worker_action", "+", reason)
+
+    def _note_refusal(self, wanted: Spawn, error: OSError | ConfigError, now: float) -> None:
+        self._crew.spawn_failed(wanted, now, jitter=chance())
+        if now - self._complained_at > COMPLAIN_EVERY:
+            self._complained_at = now
+            log.error("cannot fork a %s: %s", wanted.kind, error)
+            self._events.emit("multi_worker_action", "x", f"cannot fork: {error}")
+            self._events.emit("error", error, 0, None, None)
 
     def _body(self, wanted: Spawn) -> Body:
         """Return what the new child will do."""

@@ -178,8 +178,7 @@ class Master:
             facts = self._sense(now)
             self._scale(now, facts)
             late, cut_off = now < late_until, self._is_cut_off(now)
-            for action in self._crew.plan(now, facts, late=late, cut_off=cut_off):
-                self._foreman.act(action)
+            self._foreman.carry_out(self._crew.plan(now, facts, late=late, cut_off=cut_off))
             self._obituaries.repeat(now)
             self._give_up(now)
             self._tell_progress(now, facts)
