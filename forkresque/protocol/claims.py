@@ -8,6 +8,7 @@ job is filled in.
 import secrets
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from functools import cached_property
 from itertools import count
 from typing import Any, Final, NamedTuple
 
@@ -140,16 +141,27 @@ class Claims:
             "list": [self._keys.queue(name) for name in queues],
             "name_and_label": [text for name in queues for text in (to_bytes(name), encode(name))],
         }
-        self._claim = load("claim").prepare(
+        for name in ("_claim", "_done", "_settle"):
+            self.__dict__.pop(name, None)  # of other queues
+
+    @cached_property
+    def _claim(self) -> Prepared:
+        return load("claim").prepare(
             token=VARYING, order=VARYING, head=VARYING, **self._slot_keys, **self._lists
         )
+
+    @cached_property
+    def _done(self) -> Prepared:
         given = {**self._slot_keys, **self._settle_keys, **self._lists}
         usual = {name: given[name] for name in load("done").names if name in given}
-        self._done = load("done").prepare(token=VARYING, next=VARYING, head=VARYING, **usual)
-        # DONE, FAIL and DROP move the job nowhere. Any key of ours will do, so that a cluster
-        # finds all keys in one place.
+        return load("done").prepare(token=VARYING, next=VARYING, head=VARYING, **usual)
+
+    @cached_property
+    def _settle(self) -> Prepared:
+        """Settle a job that moves nowhere: DONE, FAIL and DROP."""
+        # Any key of ours will do for its target, so that a cluster finds all keys in one place.
         slot = self._keys.slot(str(self._worker))
-        self._settle = self._prepare_settle(target=slot, timestamps=slot, second=0)
+        return self._prepare_settle(target=slot, timestamps=slot, second=0)
 
     def _prepare_settle(self, *, forget: Sequence[bytes] = (), **place: Value) -> Prepared:
         lists: Any = self._lists["list"]

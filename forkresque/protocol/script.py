@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Final
 
 Scalar = bytes | str | int
@@ -129,13 +130,19 @@ def load(name: str) -> Script:
 
 def load_all() -> None:
     """Read every script now, so that a child need not after its fork."""
-    for path in resources.files(__package__).joinpath("lua").iterdir():
+    for path in _folder().iterdir():
         if path.name.endswith(".lua"):
             load(path.name.removesuffix(".lua"))
 
 
+@cache
+def _folder() -> Traversable:
+    return resources.files(__package__).joinpath("lua")
+
+
+@cache
 def _read(path: str) -> str:
-    return resources.files(__package__).joinpath("lua", path).read_text("utf-8")
+    return _folder().joinpath(path).read_text("utf-8")
 
 
 def _pieces(name: str, values: dict[str, Value | Varying]) -> list[bytes | str]:

@@ -234,11 +234,11 @@ INSTRUCTIONS: dict[str, tuple[str, float]] = {
     "by_digest": ("loop", 0.311),
     "failure_entry": ("dumps", 3.86),
     # A master does these in each turn of its loop, of which an idle one has a turn a second.
-    "crew.plan of eight": ("loop", 14.1),
-    "crew.next_step_at of eight": ("loop", 1.24),
-    "judge a worker": ("loop", 0.815),
-    "autoscaler, a second of work": ("loop", 6.53),
-    "autoscaler, a second at rest": ("loop", 5.84),
+    "crew.plan of eight": ("loop", 15.2),
+    "crew.next_step_at of eight": ("loop", 1.31),
+    "judge a worker": ("loop", 0.528),
+    "autoscaler, a second of work": ("loop", 4.26),
+    "autoscaler, a second at rest": ("loop", 3.55),
     "expand": ("loop", 6.05),
     "expand a star": ("loop", 3.21),
     "ten times places, strict": ("loop", 0.563),
@@ -247,5 +247,5 @@ INSTRUCTIONS: dict[str, tuple[str, float]] = {
     "ten times backoff": ("loop", 1.33),
     "silence of fifty": ("loop", 3.61),
     # All that a worker without a master does between two of its jobs, redis-py included.
-    "a worker's no-op job": ("loop", 3.71),
+    "a worker's no-op job": ("loop", 3.76),
 }
