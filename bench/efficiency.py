@@ -12,16 +12,19 @@ in a process gets one process if it has eight places or more.
 """
 
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import median
 
 from bench.harness import processes
 from bench.harness.contestant import Contestant, Group
+from bench.harness.drains import drain
 from bench.harness.heats import heats
 from bench.harness.question import Plan, Question
 from bench.harness.report import Report, at_least
-from bench.harness.rounds import Spread, paired
-from bench.harness.stage import Span, drain
+from bench.harness.rounds import Spread, beside, paired
+from bench.harness.stage import Span
 from bench.peers.kinds import IO_SECONDS
 
 CORES, PLACES = 2, 8
@@ -40,7 +43,7 @@ class Run:
 
 def computing(contestant: Contestant, loops: str, jobs: int) -> Run:
     """Drain jobs that compute, and compare with the job alone."""
-    alone = float(_said(contestant, "alone", loops, _ALONE))
+    alone = float(_said(contestant.kinds, "alone", loops, _ALONE))
     span = drain(contestant, "cpu", jobs, workers=CORES, loops=loops)
     return Run(span.rate * alone / CORES, span)
 
@@ -49,32 +52,33 @@ def waiting(contestant: Contestant, jobs: int) -> Run:
     """Drain jobs that wait."""
     slots = _SLOTS.get(contestant.name, 1)
     workers = 1 if slots > 1 else PLACES
-    span = drain(contestant, "io", jobs, workers=workers, loops="1")
+    span = drain(contestant, "io", jobs, workers=workers, loops="1", places=workers * slots)
     return Run(span.rate * IO_SECONDS / (workers * slots), span)
 
 
-def _loops(contestant: Contestant) -> str:
-    """Return the loops of 5 ms, as the least disturbed of three looks has it."""
-    return str(max(int(_said(contestant, "calibrate")) for _ in range(3)))
+@cache
+def _loops(*kinds: str) -> str:
+    """Return the loops of 5 ms in one language, as the least disturbed of three looks has it."""
+    return str(max(int(_said(kinds, "calibrate")) for _ in range(3)))
 
 
-def _said(contestant: Contestant, *words: str) -> str:
+def _said(kinds: Sequence[str], *words: str) -> str:
     return subprocess.check_output(
-        [*contestant.kinds, *words],
+        [*kinds, *words],
         cwd=processes.ROOT,
         env=processes.environment({}),
         text=True,
+        timeout=30,
     )
 
 
 def measure(plan: Plan, report: Report) -> None:
     """Ask everybody both questions."""
-    seconds = plan.lasting(3, 10)
-    loops = {each.name: _loops(each) for each in plan.contestants}
+    seconds = plan.lasting(1.0, 6)
     computed = heats(
         plan.contestants,
         plan.rounds,
-        lambda each: computing(each, loops[each.name], round(seconds * _pace(each, 400))),
+        lambda each: computing(each, _loops(*each.kinds), round(seconds * _pace(each, 400))),
         report,
     )
     waited = heats(
@@ -122,27 +126,23 @@ def _tell(report: Report, kind: str, caption: str, found: Found) -> None:
 
 def _judge(report: Report, row: str, found: Found, floor: float) -> None:
     ours, bare = _of(found, "forkresque"), _of(found, "limit")
-    peers = [
-        (median(run.efficiency for run in runs) * 100, each.name)
-        for each, runs in found
+    peers = {
+        each.name: _of(found, each.name)
+        for each, _ in found
         if each.group in (Group.PYTHON, Group.OTHER)
-    ]
-    if not ours:
-        return
-    told = [f"{name}: {share:.1f} %" for share, name in sorted(peers)[-1:]]
-    if bare:
-        told.append(f"bare loop: {median(bare):.1f} %")
-    report.verdict(
-        at_least(row, median(ours), floor, unit=" %", form=".1f", against=", ".join(told))
-    )
+    }
+    told = beside(ours, peers, best=max, form=".1f")
+    report.verdict(at_least(row, median(ours), floor, unit=" %", form=".1f", against=told))
     if bare:
         ratio = paired(ours, bare).median * 100
-        report.verdict(at_least(f"{row}, to the bare loop", ratio, floor, unit=" %", form=".1f"))
+        told = f"{median(ours):.1f} to {median(bare):.1f} %"
+        row = f"{row}, to the bare loop"
+        report.verdict(at_least(row, ratio, floor, unit=" %", form=".1f", against=told))
 
 
 QUESTION = Question(
     *("efficiency", "Jobs that compute and jobs that wait", measure),
-    quick=("huey", "sidekiq", "limit"),
+    quick=("sidekiq", "limit"),
 )
 
 if __name__ == "__main__":

@@ -9,40 +9,39 @@ is not counted. A job has its number as the only argument.
 """
 
 from statistics import median
+from typing import Literal
 
 from bench.harness.contestant import Contestant, Group
+from bench.harness.heats import heats
 from bench.harness.question import Plan, Question
 from bench.harness.report import Report, Verdict, at_least
-from bench.harness.rounds import Spread, paired, turns
-from bench.harness.stage import Produced, Stage
+from bench.harness.rounds import Spread, paired
+from bench.harness.stage import Produced, RunFailed, Stage
 
 BULK = 150_000.0  # jobs a second
-_PACE = 5_000  # jobs a second, one at a time, roughly
-_BULK_PACE = 100_000  # of who puts jobs in bulk faster than RQ
+_PACES = {"one": 5_000, "bulk": 100_000}  # jobs a second, roughly
+_SLOW = {"rq": {"one": 1_500, "bulk": 6_000}}
 
 Runs = dict[str, list[Produced]]
 
 
-def run(contestant: Contestant, jobs: int, how: str) -> Produced:
-    """Have a producer put jobs."""
+def run(contestant: Contestant, how: Literal["one", "bulk"], seconds: float) -> Produced:
+    """Have a producer put jobs for about so many seconds."""
+    pace = _SLOW.get(contestant.name.partition("-")[0], _PACES)[how]
     with Stage(contestant, workers=0) as stage:
-        produced = stage.put("noop", jobs, how="bulk" if how == "bulk" else "one")
+        produced = stage.put("noop", int(seconds * pace), how=how)
     if produced is None:
-        raise SystemExit(f"{contestant.name}'s producer told nothing")
+        raise RunFailed("the producer told nothing")
     return produced
 
 
 def measure(plan: Plan, report: Report) -> None:
     """Have everybody put jobs, round after round."""
-    seconds = plan.lasting(quick=0.6, full=2.0)
+    seconds = plan.lasting(quick=0.4, full=2.0)
     who = [each for each in plan.contestants if each.group is not Group.LIMIT]
-    one: Runs = {each.name: [] for each in who}
-    bulk: Runs = {each.name: [] for each in who if each.bulk}
-    for each in turns(who, plan.rounds):
-        one[each.name].append(run(each, int(seconds * _PACE), "one"))
-        if each.bulk:
-            pace = _PACE if each.group is Group.PYTHON else _BULK_PACE
-            bulk[each.name].append(run(each, int(seconds * pace), "bulk"))
+    one = _runs(heats(who, plan.rounds, lambda each: run(each, "one", seconds), report))
+    able = [each for each in who if each.bulk]
+    bulk = _runs(heats(able, plan.rounds, lambda each: run(each, "bulk", seconds), report))
     rows = [
         [name, _told(one[name]), _told(bulk[name]) if name in bulk else "-", _cpu(one[name])]
         for name in one
@@ -54,6 +53,10 @@ def measure(plan: Plan, report: Report) -> None:
             rates = Spread.of([each.rate for each in produced]).as_json()
             report.figure(name, how=how, jobs_per_second=rates)
     report.verdict(*verdicts(one, bulk))
+
+
+def _runs(found: list[tuple[Contestant, list[Produced]]]) -> Runs:
+    return {each.name: produced for each, produced in found}
 
 
 def _told(produced: list[Produced]) -> str:
@@ -88,7 +91,7 @@ QUESTION = Question(
     "enqueue",
     "How many jobs a second can one producer put on a queue?",
     measure,
-    quick=("huey", "dramatiq", "rq", "sidekiq", "node-resque"),
+    quick=("huey", "rq", "sidekiq", "node-resque"),
 )
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from statistics import median
 
 from bench.harness import roster
 from bench.harness.contestant import Command, Contestant, Group
+from bench.harness.drains import drain
 from bench.harness.heats import heats
 from bench.harness.question import Plan, Question
 from bench.harness.report import Report, at_least
 from bench.harness.rounds import Spread, paired
-from bench.harness.stage import drain
 
 WORKERS = 2
 _FLOOR = 500  # jobs a second
@@ -29,7 +29,7 @@ def ours() -> Contestant:
     def start(workers: int) -> list[Command]:
         return [[*command, "--max-jobs", "1"] for command in usual.start(workers)]
 
-    return replace(usual, setting="--max-jobs 1", start=start, pace=80)
+    return replace(usual, setting="--max-jobs 1", start=start, pace=100)
 
 
 def bare() -> Contestant:
@@ -48,7 +48,7 @@ def bare() -> Contestant:
 
 def measure(plan: Plan, report: Report) -> None:
     """Ask forkresque, RQ and the bare loop."""
-    seconds = plan.lasting(3, 10)
+    seconds = plan.lasting(1, 10)
     who = [ours(), *plan.group(Group.PYTHON), bare()]
     found = heats(
         who,

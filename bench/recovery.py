@@ -53,7 +53,7 @@ def recoveries(workers: int, kills: int) -> list[float]:
 
 
 def _latest(stage: Stage, records: int) -> Event:
-    stage.await_records(records, timeout=20)
+    stage.await_records(records, stall=20)
     return stage.records().of(BEGAN)[-1]
 
 

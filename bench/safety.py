@@ -10,21 +10,22 @@ follow each other; the cost is taken within a pair. Where the machine is disturb
 CPU says more than that of the throughput.
 """
 
+from bench.harness.drains import drain
 from bench.harness.question import Plan, Question
 from bench.harness.report import Report, at_most
 from bench.harness.rounds import Spread, turns
-from bench.throughput import Result, run
+from bench.harness.stage import Span
 
 COST, TARGET_WORKERS = 20.0, 2  # % of throughput
 
 
-def costs(safe: list[Result], classic: list[Result]) -> list[float]:
+def costs(safe: list[Span], classic: list[Span]) -> list[float]:
     """Return what part of the classic throughput is missing, in %, pair by pair."""
     pairs = zip(safe, classic, strict=True)
     return [(1 - ours.rate / theirs.rate) * 100 for ours, theirs in pairs]
 
 
-def cpu_costs(safe: list[Result], classic: list[Result]) -> list[float]:
+def cpu_costs(safe: list[Span], classic: list[Span]) -> list[float]:
     """Return what part of the CPU a job, of workers and server, is the safety's, in %."""
     pairs = zip(safe, classic, strict=True)
     return [(1 - theirs.cpu_us / ours.cpu_us) * 100 for ours, theirs in pairs]
@@ -32,12 +33,13 @@ def cpu_costs(safe: list[Result], classic: list[Result]) -> list[float]:
 
 def measure(plan: Plan, report: Report) -> None:
     """Run both by turns, with each number of workers."""
-    seconds = plan.lasting(quick=0.5, full=2.0)
+    seconds = plan.lasting(quick=0.5, full=1.5)
     rows = []
-    for workers in plan.counts(quick=(1, 2), full=(1, 2, 4, 8)):
-        found: dict[str, list[Result]] = {each.name: [] for each in plan.contestants}
+    for workers in plan.counts(quick=(TARGET_WORKERS,), full=(1, 2, 4, 8)):
+        found = {each.name: list[Span]() for each in plan.contestants}
         for each in turns(plan.contestants, plan.rounds):
-            found[each.name].append(run(each, workers, each.jobs(seconds, workers)))
+            jobs = each.jobs(seconds, workers)
+            found[each.name].append(drain(each, "noop", jobs, workers=workers))
         rows += [_row(workers, name, results) for name, results in found.items()]
         _conclude(workers, found["forkresque"], found["classic"], report)
         report.noise([result.noise for results in found.values() for result in results])
@@ -45,7 +47,7 @@ def measure(plan: Plan, report: Report) -> None:
     report.table("With the slot and the token, and without, median (extremes)", head, rows)
 
 
-def _conclude(workers: int, safe: list[Result], classic: list[Result], report: Report) -> None:
+def _conclude(workers: int, safe: list[Span], classic: list[Span], report: Report) -> None:
     cost, cpu = Spread.of(costs(safe, classic)), Spread.of(cpu_costs(safe, classic))
     report.figure(
         "forkresque",
@@ -61,7 +63,7 @@ def _conclude(workers: int, safe: list[Result], classic: list[Result], report: R
         report.note(f"{workers} workers: the safety costs {told}")
 
 
-def _row(workers: int, name: str, results: list[Result]) -> list[str]:
+def _row(workers: int, name: str, results: list[Span]) -> list[str]:
     rates = Spread.of([each.rate for each in results])
     used = [Spread.of([each.worker_us for each in results])]
     used += [Spread.of([each.redis_us for each in results])]

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.harness.contestant import Contestant, Group
-from bench.harness.machine import Noise
+from bench.harness.drains import drain
+from bench.harness.heats import heats
 from bench.harness.question import Plan, Question
 from bench.harness.report import Report, Verdict, at_least, at_most
-from bench.harness.rounds import Spread, paired, turns
-from bench.harness.stage import RunFailed, Stage, between
-
-SINCE, UNTIL = 0.1, 0.9  # the shares of the jobs between which is measured
+from bench.harness.rounds import Spread, paired
+from bench.harness.stage import Span
 
 OF_PYTHON = 3.0  # times the best Python peer
 OF_SIDEKIQ = 1.2
@@ -32,58 +31,48 @@ NO_FALL = 0.97  # from 4 to 8 workers; what lies above is noise
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """One run."""
+class Lap:
+    """A contestant with so many workers, and how many jobs it is given."""
 
-    rate: float
-    worker_us: float
-    redis_us: float
-    noise: Noise
+    contestant: Contestant
+    workers: int
+    jobs: int
 
     @property
-    def cpu_us(self) -> float:
-        """Return the CPU of workers and server, in us a job."""
-        return self.worker_us + self.redis_us
+    def name(self) -> str:
+        """Return what the lap is called."""
+        return f"{self.contestant.name} with {self.workers} workers"
+
+    @property
+    def group(self) -> Group:
+        """Return whom the contestant is compared with."""
+        return self.contestant.group
 
 
-Lap = tuple[Contestant, int]  # a contestant, with so many workers
-Results = dict[tuple[str, int], list[Result]]
-
-
-def run(contestant: Contestant, workers: int, jobs: int) -> Result:
-    """Drain a full queue."""
-    with Stage(contestant, workers=workers) as stage:
-        stage.put("noop", jobs)
-        stage.start()
-        first = stage.await_records(int(SINCE * jobs))
-        last = stage.await_records(int(UNTIL * jobs))
-        stage.await_records(jobs)
-        stage.demand_all()
-        span = between(first, last)
-        rate = stage.records().rate(SINCE, UNTIL)
-    return Result(rate, span.worker_us, span.redis_us, span.noise)
+Results = dict[tuple[str, int], list[Span]]
 
 
 def measure(plan: Plan, report: Report) -> None:
     """Run everybody with each number of workers, round after round."""
-    seconds = plan.lasting(quick=0.4, full=2.0)
+    seconds = plan.lasting(quick=0.4, full=1.5)
     counts = plan.counts(quick=(1, 2, 4, 8), full=(1, 2, 4, 8))
-    laps = [(each, workers) for workers in counts for each in plan.contestants]
-    found: Results = {(each.name, workers): [] for each, workers in laps}
-    for each, workers in turns(laps, plan.rounds):
-        results = found.get((each.name, workers))
-        if results is None:
-            continue
-        try:
-            results.append(run(each, workers, each.jobs(seconds, workers)))
-        except RunFailed as failure:
-            if each.group is Group.OURS:
-                raise
-            report.note(f"left out: {str(failure).splitlines()[0]}")
-            del found[each.name, workers]
+    laps = [
+        Lap(each, workers, each.jobs(seconds, workers))
+        for workers in counts
+        for each in plan.contestants
+    ]
+    found = {
+        (lap.contestant.name, lap.workers): spans
+        for lap, spans in heats(
+            laps,
+            plan.rounds,
+            lambda lap: drain(lap.contestant, "noop", lap.jobs, workers=lap.workers),
+            report,
+        )
+    }
     tell(plan, counts, found, report)
     report.verdict(*verdicts(plan, counts, found))
-    report.noise([result.noise for results in found.values() for result in results])
+    report.noise([span.noise for spans in found.values() for span in spans])
 
 
 def tell(plan: Plan, counts: tuple[int, ...], found: Results, report: Report) -> None:
@@ -104,16 +93,16 @@ def tell(plan: Plan, counts: tuple[int, ...], found: Results, report: Report) ->
     report.table("CPU a job in us: workers + redis-server", head, costs)
 
 
-def _rate(results: list[Result]) -> str:
+def _rate(results: list[Span]) -> str:
     return Spread.of([each.rate for each in results]).told() if results else "-"
 
 
-def _others(runs: list[list[Result]]) -> str:
+def _others(runs: list[list[Span]]) -> str:
     shares = [each.noise.others for results in runs for each in results]
     return Spread.of(shares).told(".0%") if shares else "-"
 
 
-def _cost(results: list[Result]) -> str:
+def _cost(results: list[Span]) -> str:
     if not results:
         return "-"
     workers = median(each.worker_us for each in results)
@@ -121,7 +110,7 @@ def _cost(results: list[Result]) -> str:
     return f"{workers:,.0f} + {redis:,.0f}"
 
 
-def _figures(workers: int, results: list[Result], ours: list[Result] | None) -> dict[str, object]:
+def _figures(workers: int, results: list[Span], ours: list[Span] | None) -> dict[str, object]:
     told: dict[str, object] = {
         "workers": workers,
         "jobs_per_second": Spread.of([each.rate for each in results]).as_json(),
@@ -134,7 +123,7 @@ def _figures(workers: int, results: list[Result], ours: list[Result] | None) -> 
     return told
 
 
-def _ratio(ours: list[Result], theirs: list[Result]) -> Spread:
+def _ratio(ours: list[Span], theirs: list[Span]) -> Spread:
     return paired([each.rate for each in ours], [each.rate for each in theirs])
 
 
@@ -154,7 +143,7 @@ def verdicts(plan: Plan, counts: tuple[int, ...], found: Results) -> list[Verdic
 
 def _rivals(
     plan: Plan, workers: int, found: Results
-) -> list[tuple[str, float, Contestant, list[Result]]]:
+) -> list[tuple[str, float, Contestant, list[Span]]]:
     """Return whom we are compared with: what it is called, the least ratio, who, its runs."""
     python = [each for each in plan.group(Group.PYTHON) if found.get((each.name, workers))]
     best = max(
@@ -173,7 +162,7 @@ def _rivals(
 
 
 def _verdicts(
-    workers: int, ours: list[Result], rivals: list[tuple[str, float, Contestant, list[Result]]]
+    workers: int, ours: list[Span], rivals: list[tuple[str, float, Contestant, list[Span]]]
 ) -> list[Verdict]:
     told = []
     for text, floor, who, theirs in rivals:
@@ -195,7 +184,7 @@ QUESTION = Question(
     "throughput",
     "How many no-op jobs a second, beside the peers and beside a bare loop?",
     measure,
-    quick=("huey", "huey-plain", "sidekiq", "limit"),
+    quick=("huey", "sidekiq", "limit"),
 )
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from bench.harness.questions import QUESTIONS
 from bench.harness.report import Verdict, targets
 
 RESULTS = ROOT / "bench" / "results"
-_LIMIT = 3600.0  # seconds for one question
+_LIMITS = {"quick": 120.0, "full": 1200.0}  # seconds for one question: more is a hang
 
 
 def ask(name: str, size: str, file: Path) -> dict[str, Any] | None:
@@ -30,7 +30,7 @@ def ask(name: str, size: str, file: Path) -> dict[str, Any] | None:
     argv = [sys.executable, "-m", f"bench.{name}", f"--{size}", "--json", str(file)]
     script = subprocess.Popen(argv, cwd=ROOT)
     try:
-        code = script.wait(_LIMIT)
+        code = script.wait(_LIMITS[size])
     except subprocess.TimeoutExpired:
         code = 1
     finally:

@@ -85,6 +85,12 @@ def _taskiq(home: Path, workers: int) -> list[Command]:
 PYTHON_PEERS: tuple[Contestant, ...] = (
     _peer("rq", "rq", _rq("rq.worker.Worker"), setting="default: a fork a job", pace=70, bulk=True),
     _peer(
+        *("rq-retry", "rq", _rq("rq.worker.Worker")),
+        setting="a fork a job, each job with Retry(max=3)",
+        pace=70,
+        environment={"BENCH_RQ": "retry"},
+    ),
+    _peer(
         *("rq-simple", "rq", _rq("rq.worker.SimpleWorker")),
         setting="SimpleWorker: no fork a job",
         pace=300,

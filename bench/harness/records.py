@@ -65,13 +65,17 @@ class Records:
             strange=tuple(number for number in seen if number not in numbers),
         )
 
-    def latencies(self) -> list[float]:
-        """Return the ms from SENT to the first BEGAN of each job that has both, in job order."""
+    def latencies(self, jobs: range | None = None) -> list[float]:
+        """Return the ms from SENT to the first BEGAN of each job that has both, in job order.
+
+        Of `jobs` only, if given; KeyError if one of these has not both.
+        """
         sent = {event.number: event.moment for event in self.of(SENT)}
         began: dict[int, int] = {}
         for event in self.of(BEGAN):
             began.setdefault(event.number, event.moment)
-        return [(began[job] - sent[job]) / 1e6 for job in sorted(sent) if job in began]
+        wanted = jobs if jobs is not None else sorted(job for job in sent if job in began)
+        return [(began[job] - sent[job]) / 1e6 for job in wanted]
 
     def rate(self, since: float = 0.1, until: float = 0.9) -> float:
         """Return jobs a second, from the job at one share of those begun to that at another."""

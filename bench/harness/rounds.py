@@ -4,7 +4,7 @@ A disturbance of the machine meets everybody in its round, so ratios are taken w
 their median is told. Who goes first moves on by one each round.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TypeVar
@@ -56,6 +56,27 @@ class Spread:
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     """Return the ratio of ours to theirs, taken round by round."""
     return Spread.of([a / b for a, b in zip(ours, theirs, strict=True)])
+
+
+def beside(
+    ours: Sequence[float],
+    rivals: Mapping[str, Sequence[float]],
+    *,
+    best: Callable[[Iterable[float]], float],
+    form: str = ",.0f",
+) -> str:
+    """Tell of the best rival, by `min` or `max` of the medians, and of the ratio of ours to it."""
+    medians = {name: median(figures) for name, figures in rivals.items() if figures}
+    if not medians:
+        return "nobody measured beside"
+    name = next(each for each in medians if medians[each] == best(medians.values()))
+    theirs = rivals[name]
+    told = f"{name}: {medians[name]:{form}}"
+    if not all(theirs):
+        return told
+    if len(ours) == len(theirs):
+        return f"{told}, ratio {paired(ours, theirs).median:.2f}"
+    return f"{told}, ratio {median(ours) / medians[name]:.2f}"
 
 
 def percentile(values: Sequence[float], share: float) -> float:

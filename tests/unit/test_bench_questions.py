@@ -79,13 +79,13 @@ def test_a_peer_that_fails_is_left_out_and_told_of() -> None:
     def run(each: Contestant) -> int:
         ran.append(each.name)
         if each.name == "b" and ran.count("b") == 2:
-            raise RunFailed("b lost a job")
+            raise RunFailed("lost a job")
         return len(ran)
 
     found = heats([contestant("a"), contestant("b")], 3, run, report)
     assert [(each.name, len(runs)) for each, runs in found] == [("a", 3)]
     assert ran.count("b") == 2
-    assert report.notes == ["left out: b lost a job"]
+    assert report.notes == ["left out: b: lost a job"]
 
 
 def test_we_may_not_fail() -> None:
