@@ -130,9 +130,7 @@ def test_what_neither_we_nor_the_contestant_used_is_noise() -> None:
 
 def test_a_span_tells_the_cpu_of_one_job() -> None:
     clocks = [Clocks(at=float(at), busy=0.0, stolen=0.0, ours=0.0) for at in (1, 3)]
-    span = between(
-        Reading(10, 2, 0.5, 0.25, clocks[0]), Reading(1010, 2, 0.6, 0.3, clocks[1])
-    )
+    span = between(Reading(10, 2, 0.5, 0.25, clocks[0]), Reading(1010, 2, 0.6, 0.3, clocks[1]))
     assert (span.rate, round(span.worker_us), round(span.redis_us)) == (500.0, 100, 50)
     assert Produced(jobs=10, seconds=2.0, cpu=1.0).rate == 5.0
 
