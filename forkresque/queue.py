@@ -3,7 +3,7 @@
 What node-resque's Queue can do, by the same names. Safe to use from any number of threads.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,7 @@ from forkresque.protocol.spellings import Sought
 from forkresque.protocol.staff import Staff
 from forkresque.protocol.store import check_server
 from forkresque.protocol.stuck import retry_stuck
+from forkresque.protocol.sweep import Sweep
 
 
 class Queue(Producer):
@@ -67,13 +68,18 @@ class Queue(Producer):
         return dict(zip(names, self.store.lengths(names), strict=True))
 
     def peek(self, queue: str, start: int = 0, stop: int = -1) -> list[bytes]:
-        """Return the payloads from `start` to `stop`, both included, without taking them."""
+        """Return the payloads from `start` to `stop`, both included, without taking them.
+
+        More than a thousand come page by page: none that stays is passed over, but when others are
+        pushed meanwhile one may come twice.
+        """
         return self.store.peek(queue, start, stop)
 
     def queued(self, queue: str, start: int = 0, stop: int = -1) -> list[dict[str, Any]]:
         """Return the jobs from `start` to `stop`, both included, decoded.
 
-        In place of what cannot be decoded comes a job called "(unreadable payload)".
+        In place of what cannot be decoded comes a job called "(unreadable payload)". See `peek` for
+        what many cost.
         """
         return self._backlog.shown(queue, start, stop)
 
@@ -185,6 +191,27 @@ class Queue(Producer):
     def remove_failed(self, failure: Failure) -> bool:
         """Remove a failed job; return False if it is gone."""
         return self.failures.remove(failure.raw_entry)
+
+    def retry_each(
+        self, failures: Iterable[Failure], *, queue: str | None = None
+    ) -> Iterator[list[bytes]]:
+        """Put many failed jobs back, oldest first; yield the records of those, in portions.
+
+        What is gone, and what has no readable payload, no queue or one of another type, is left
+        alone and not told. A step is one look at a part of a failed list, all or nothing.
+        """
+        return self._sweep.take(
+            (each.raw_entry for each in failures),
+            lambda failure: (queue or failure.queue or None) if failure.payload else None,
+        )
+
+    def remove_each(self, failures: Iterable[Failure]) -> Iterator[list[bytes]]:
+        """Remove many failed jobs; yield the records that were removed, in portions."""
+        return self._sweep.take((each.raw_entry for each in failures), lambda _: "")
+
+    @cached_property
+    def _sweep(self) -> Sweep:
+        return Sweep(self.store, self.failures, lambda ask: self._send(ask, None))
 
     def retry_and_remove_failed(self, failure: Failure) -> bool:
         """Put a failed job back on its queue, and return True. Raises NotFailed if it is gone.

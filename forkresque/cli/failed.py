@@ -3,7 +3,8 @@
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -24,6 +25,8 @@ from forkresque.queue import Queue
 _ID = re.compile("[0-9a-f]{4,12}")
 
 Act = Callable[[Queue, Failure], bool]
+Sweeping = Callable[[Queue, Iterable[Failure]], Iterator[list[bytes]]]
+_FEW = 10  # failed jobs for which the lists are not gone through a second time
 
 
 def _id(text: str) -> str:
@@ -204,6 +207,7 @@ def retry_failed(session: Session, /, *, queue_to: str | None, **choice: Any) ->
         verb="retry",
         past="retried",
         act=lambda queue, failure: queue.retry_failed(failure, queue=queue_to),
+        sweep=lambda queue, failures: queue.retry_each(failures, queue=queue_to),
     )
 
 
@@ -211,10 +215,19 @@ def retry_failed(session: Session, /, *, queue_to: str | None, **choice: Any) ->
 @pass_session
 def remove_failed(session: Session, /, **choice: Any) -> None:
     """Remove the records of failed jobs. Their jobs are gone, then."""
-    _change(session, Choice.of(**choice), verb="remove", past="removed", act=Queue.remove_failed)
+    _change(
+        session,
+        Choice.of(**choice),
+        verb="remove",
+        past="removed",
+        act=Queue.remove_failed,
+        sweep=Queue.remove_each,
+    )
 
 
-def _change(session: Session, choice: Choice, *, verb: str, past: str, act: Act) -> None:
+def _change(
+    session: Session, choice: Choice, *, verb: str, past: str, act: Act, sweep: Sweeping
+) -> None:
     tally = Tally()
     with connected(session) as app:
         entries = choice.entries(app.queue, retried=verb != "retry")
@@ -223,7 +236,12 @@ def _change(session: Session, choice: Choice, *, verb: str, past: str, act: Act)
             return
         choice.confirm(verb, len(entries))
         try:
-            for entry in entries:
+            left = Counter(entries)
+            if len(entries) > _FEW:
+                for taken in sweep(app.queue, map(parse_failure, entries)):
+                    tally.done += len(taken)
+                    left -= Counter(taken)
+            for entry in left.elements():
                 tally.add(app.queue, parse_failure(entry), act)
         except (ForkresqueError, KeyboardInterrupt):
             click.echo(f"{past} {tally.done} of {len(entries)} before this", err=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from forkresque.protocol.connection import Client
 from forkresque.protocol.keys import Keys
-from forkresque.protocol.pages import PAGE, pages_from_tail
+from forkresque.protocol.pages import PAGE, pages_from_tail, stretch
 from forkresque.protocol.payload import decoded, name_of
 from forkresque.protocol.script import load
 from forkresque.protocol.spellings import Sought
@@ -25,7 +25,8 @@ class Backlog:
 
     def shown(self, queue: str, start: int, stop: int) -> list[dict[str, Any]]:
         """Return jobs decoded; see `payload.decoded` for what cannot be."""
-        return [decoded(raw) for raw in self._range(queue, start, stop)]
+        waiting = stretch(self._client, self._keys.queue(queue), start, stop)
+        return [decoded(raw) for raw in waiting]
 
     def delete(self, job: Sought, limit: int) -> Counter[bytes]:
         """Delete the jobs equal to `job`; return how many there were of each spelling.

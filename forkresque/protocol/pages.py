@@ -3,7 +3,7 @@
 What others push, claim or promote meanwhile makes nothing be passed over.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 from forkresque.protocol.connection import Client
@@ -49,6 +49,64 @@ def whole_list(client: Client, key: bytes) -> list[bytes]:
     """Return all that a list holds, its head first. Something pushed meanwhile may come twice."""
     pages = list(pages_from_tail(client, key))
     return [raw for page in reversed(pages) for raw in page]
+
+
+def stretch(client: Client, key: bytes, start: int, stop: int) -> list[bytes]:
+    """Return what a list holds from `start` to `stop`, as LRANGE does; a long stretch by pages.
+
+    That one is counted from the tail as it is at first: nothing that is claimed meanwhile makes
+    anything be passed over. When something is pushed meanwhile, something may come twice.
+    """
+    if (start < 0) == (stop < 0) and stop - start < PAGE:
+        return list(client.command("LRANGE", key, start, stop))
+    length = int(client.command("LLEN", key))
+    first = max(start if start < 0 else start - length, -length)
+    last = stop if stop < 0 else min(stop - length, -1)
+    pages = [
+        client.command("LRANGE", key, max(end - PAGE + 1, first), end)
+        for end in range(last, first - 1, -PAGE)
+    ]
+    return [raw for page in reversed(pages) for raw in page]
+
+
+class Walk:
+    """A way through a list from its head, that passes nothing over.
+
+    Who walks says what he leaves behind. When others have removed something before the place
+    that was reached, what was last left behind no longer stands there, and the walk begins anew.
+    """
+
+    def __init__(self, client: Client, key: bytes, length: int, *, page: int) -> None:
+        self._page = page
+        self._client = client
+        self.key = key
+        self._length = length
+        self._at = 0
+        self._behind: list[bytes] = []  # what was left at the place before, if anything was
+
+    @property
+    def place(self) -> int:
+        """Return where in the list the page stands that was last read, or did when it was."""
+        return self._at
+
+    @property
+    def is_nearer_tail(self) -> bool:
+        """Return from which end Redis finds sooner what comes next."""
+        return self._at > self._length // 2
+
+    def page(self) -> list[bytes]:
+        """Return what comes next; nothing at the end."""
+        while True:
+            first = self._at - len(self._behind)
+            found = self._client.command("LRANGE", self.key, first, self._at + self._page - 1)
+            if found[: len(self._behind)] == self._behind:
+                return list(found[len(self._behind) :])
+            self._at, self._behind = 0, []
+
+    def pass_by(self, kept: Sequence[bytes]) -> None:
+        """Go on behind the last page, of which these stay."""
+        self._at += len(kept)
+        self._behind = list(kept[-1:]) or self._behind
 
 
 def total_length(client: Client, keys: Keys) -> int:

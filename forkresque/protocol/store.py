@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from forkresque.errors import AlreadyScheduled, BadKey, RedisRefused, RedisUnavailable
 from forkresque.protocol.connection import Client, RedisClock
 from forkresque.protocol.keys import Keys, to_text
-from forkresque.protocol.pages import total_length
+from forkresque.protocol.pages import stretch, total_length
 from forkresque.protocol.registry import PROTOCOL, newer_protocol
 from forkresque.protocol.script import VARYING, Call, Prepared, Scalar, load
 
@@ -201,7 +201,7 @@ class Store:
 
     def peek(self, queue: str, start: int, stop: int) -> list[bytes]:
         """Return the payloads from `start` to `stop`, both included; negative from the tail."""
-        return list(self.client.command("LRANGE", self.keys.queue(queue), start, stop))
+        return stretch(self.client, self.keys.queue(queue), start, stop)
 
     def delayed_count(self) -> int:
         """Return how many jobs wait for their second."""

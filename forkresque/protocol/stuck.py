@@ -7,7 +7,7 @@ retried since stands in the list still, with the time; its job is not put back o
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from forkresque.errors import BadKey
@@ -15,6 +15,7 @@ from forkresque.protocol.connection import Client
 from forkresque.protocol.failure import Failure, parse_failure
 from forkresque.protocol.failures import PAGE, Failures
 from forkresque.protocol.foreign import NODE_MARK, RUBY_DEATHS
+from forkresque.protocol.pages import Walk
 from forkresque.protocol.store import Request
 
 log = logging.getLogger("forkresque.queue")
@@ -40,7 +41,7 @@ def retry_stuck(failures: Failures, client: Client, send: Send, *, limit: int | 
     done = 0
     lists = failures.lists()
     for key, length in zip(lists, failures.lengths(lists), strict=True):
-        walk = Walk(client, key, length)
+        walk = Walk(client, key, length, page=PAGE)
         while length and (page := walk.page()):
             kept = []
             for entry in page:
@@ -54,7 +55,7 @@ def retry_stuck(failures: Failures, client: Client, send: Send, *, limit: int | 
     return done
 
 
-def _retry(failures: Failures, walk: "Walk", entry: bytes, send: Send) -> bool | None:
+def _retry(failures: Failures, walk: Walk, entry: bytes, send: Send) -> bool | None:
     """Return whether the job was put back; False if its record is gone, None if it stays."""
     if not any(sign in entry for sign in _SIGNS):
         return None
@@ -74,37 +75,3 @@ def _retry(failures: Failures, walk: "Walk", entry: bytes, send: Send) -> bool |
     except BadKey as error:
         log.warning("failed=%s cannot be put back: %s", failure.id, error)
         return None
-
-
-class Walk:
-    """A way through a list from its head, that passes nothing over.
-
-    Who walks says what he leaves behind. When others have removed something before the place
-    that was reached, what was last left behind no longer stands there, and the walk begins anew.
-    """
-
-    def __init__(self, client: Client, key: bytes, length: int) -> None:
-        self._client = client
-        self.key = key
-        self._length = length
-        self._at = 0
-        self._behind: list[bytes] = []  # what was left at the place before, if anything was
-
-    @property
-    def is_nearer_tail(self) -> bool:
-        """Return from which end Redis finds sooner what comes next."""
-        return self._at > self._length // 2
-
-    def page(self) -> list[bytes]:
-        """Return what comes next; nothing at the end."""
-        while True:
-            first = self._at - len(self._behind)
-            found = self._client.command("LRANGE", self.key, first, self._at + PAGE - 1)
-            if found[: len(self._behind)] == self._behind:
-                return list(found[len(self._behind) :])
-            self._at, self._behind = 0, []
-
-    def pass_by(self, kept: Sequence[bytes]) -> None:
-        """Go on behind the last page, of which these stay."""
-        self._at += len(kept)
-        self._behind = list(kept[-1:]) or self._behind

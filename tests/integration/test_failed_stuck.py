@@ -14,7 +14,8 @@ from forkresque.protocol.connection import Client, Target
 from forkresque.protocol.failure import failure_entry, parse_failure
 from forkresque.protocol.failures import PAGE
 from forkresque.protocol.foreign import cleaning_entry
-from forkresque.protocol.stuck import Walk, is_stuck
+from forkresque.protocol.pages import Walk
+from forkresque.protocol.stuck import is_stuck
 from tests.support.connections import Over
 from tests.support.servers import Server
 from tests.support.transcripts import compact
@@ -245,7 +246,7 @@ def test_a_walk_ends_when_the_list_does(one_server: Server, one_redis: Redis) ->
     one_redis.rpush(FAILED, *map(record, range(3)))
     client = Target(one_server.url).client()
     with closing(client):
-        walk = Walk(client, FAILED, 3)
+        walk = Walk(client, FAILED, 3, page=PAGE)
         page = walk.page()
         walk.pass_by(page)
         one_redis.delete(FAILED)

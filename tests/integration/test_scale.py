@@ -116,6 +116,8 @@ def workers(redis: Redis, number: int) -> None:
 QUEUED: dict[str, Callable[[Queue], Any]] = {
     "length": lambda q: q.length("q"),
     "a page": lambda q: len(q.peek("q", 700, 719)),
+    "all": lambda q: len(q.peek("q")),
+    "all, decoded": lambda q: len(q.queued("q", 3, -4)),
     "delete by value": lambda q: q.delete("q", "x", [500]),
     "delete by function": lambda q: q.delete_by_function("q", "x"),
     "delete by function in a stretch": lambda q: q.delete_by_function("q", "x", 1, -2),
@@ -198,7 +200,7 @@ def test_a_promotion_costs_the_same_for_each_job_however_many_are_late(
             promoter.resign()
     small, large = costs
 
-    assert large.commands <= TIMES * small.commands
+    assert large.commands <= TIMES * small.commands * 1.001  # who leads is asked by the clock
     number = TIMES * size
     most = number // 100 + number // 100_000  # to read, to move, to lead
     assert large.scripts <= 2 * most + 10
@@ -271,3 +273,45 @@ def test_a_failure_in_the_middle_is_found_as_well(one_redis: Redis, queue: Queue
 
     assert one_redis.llen(KEYS.failed()) == number - 2
     assert one_redis.lrange(KEYS.queue("q"), 0, -1) == [raw(300)]
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, -1), (1, 5000), (-5500, -3), (10, -10), (7000, -1)]
+)
+def test_a_long_stretch_is_read_in_its_order_and_by_pages(
+    one_redis: Redis, queue: Queue, start: int, stop: int
+) -> None:
+    number = TIMES * SMALL
+    fill(one_redis, number)
+    whole = one_redis.lrange(KEYS.queue("q"), start, stop)
+
+    read = cost(one_redis, lambda: queue.peek("q", start, stop))
+
+    assert read.answer == whole
+    assert read.commands == 1 + -(-len(whole) // PAGE)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("act", [Queue.retry_each, Queue.remove_each])
+def test_many_failures_in_the_middle_cost_the_same_for_each(
+    one_redis: Redis, queue: Queue, size: int, act: Callable[..., Iterator[list[bytes]]]
+) -> None:
+    costs = []
+    for number in (size, TIMES * size):
+        one_redis.flushdb()
+        for start in range(0, number, CHUNK):
+            part = range(start, min(start + CHUNK, number))
+            one_redis.rpush(KEYS.failed(), *map(entry, part))
+        chosen = [parse_failure(entry(each)) for each in range(number // 3, number // 2, 2)]
+
+        costs.append(
+            cost(one_redis, partial(lambda chosen: sum(map(len, act(queue, chosen))), chosen))
+        )
+
+        assert costs[-1].answer == len(chosen)
+        assert one_redis.llen(KEYS.failed()) == number - len(chosen)
+    small, large = costs
+
+    assert large.scripts <= TIMES * (small.scripts + 1)
+    assert large.commands <= TIMES * (small.commands + 20)
+    assert large.sent <= TIMES * small.sent * 1.1
