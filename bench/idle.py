@@ -109,7 +109,7 @@ def total(windows: list[Window], role: str = "") -> Spread:
 
 def measure(plan: Plan, report: Report) -> None:
     """Let everybody idle for some windows of time."""
-    seconds = plan.lasting(5, 30)
+    seconds = plan.lasting(4, 30)
     with ExitStack() as stack:
         opened = [
             each

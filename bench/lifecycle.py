@@ -36,7 +36,7 @@ _REST = 0.3  # seconds from the last job to the idle stop
 _PATIENCE = 3.0  # seconds that a stop may take; who takes longer is killed
 _STORM = 40_000  # jobs that a pause meets
 _WAIT = 0.3  # seconds from that signal to the look at what has begun
-_HELPS = 7
+_HELPS = 5
 
 
 @dataclass(frozen=True, slots=True)

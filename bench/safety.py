@@ -76,7 +76,7 @@ QUESTION = Question(
     measure,
     quick=("classic",),
     full=("classic",),
-    rounds=5,
+    rounds=4,
 )
 
 if __name__ == "__main__":

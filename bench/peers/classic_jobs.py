@@ -11,17 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import forkresque.worker
-from bench.peers.classic_script import SOURCE
+from bench.peers.classic_script import CLASSIC
 from bench.peers.forkresque_jobs import app
 from bench.peers.kinds import QUEUE
 from forkresque.protocol.canonical import encode
 from forkresque.protocol.claims import Claimed, Claims, Nothing, Outcome, Settled
 from forkresque.protocol.payload import record_head
-from forkresque.protocol.script import VARYING, Prepared, Script
+from forkresque.protocol.script import VARYING, Prepared
 
 __all__ = ["app"]
-
-CLASSIC = Script("classic", SOURCE)
 
 
 class ClassicClaims(Claims):

@@ -1,5 +1,7 @@
 """What Resque's workers have always done between two jobs, as one script: pop and record."""
 
+from forkresque.protocol.script import Script
+
 SOURCE = """
 -- KEYS record processed processed_by list*
 -- ARGV done head label
@@ -15,3 +17,5 @@ else
 end
 return raw
 """
+
+CLASSIC = Script("classic", SOURCE)

@@ -6,21 +6,12 @@ Not a product. Resque's own keys, so that forkresque's producer feeds it.
 """
 
 import os
-import time
 
-from bench.peers.limit_loop import connected, perform
-
-_REST = 0.005  # seconds between two looks at an empty queue
+from bench.peers.limit_loop import perform, popped
 
 
 def main() -> None:
-    connection, packed = connected(os.environ["BENCH_REDIS"])
-    while True:
-        connection.send_packed_command(packed, check_health=False)
-        raw = connection.read_response()
-        if raw is None:
-            time.sleep(_REST)
-            continue
+    for raw in popped(os.environ["BENCH_REDIS"]):
         pid = os.fork()
         if not pid:
             perform(raw)

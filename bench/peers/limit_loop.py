@@ -15,57 +15,62 @@ import os
 import signal
 import sys
 import time
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import Any
 
 from redis.connection import Connection
 from redis.utils import HIREDIS_AVAILABLE
 
+from bench.peers.classic_script import CLASSIC
 from bench.peers.kinds import KINDS, QUEUE
+from forkresque.protocol.canonical import encode
+from forkresque.protocol.claims import WorkerId
+from forkresque.protocol.keys import Keys
+from forkresque.protocol.payload import record_head
+from forkresque.protocol.script import Call
 
-POP_AND_RECORD = """
-local job = redis.call("LPOP", KEYS[1])
-if not job then
-  redis.call("DEL", KEYS[2])
-  return false
-end
-redis.call("SET", KEYS[2], ARGV[1] .. job .. "}")
-redis.call("INCR", KEYS[3])
-redis.call("INCR", KEYS[4])
-return job
-"""
 _REST = 0.005  # seconds between two looks at an empty queue
 
 log = logging.getLogger("bench.limit")
 
 
-def work(url: str, *, full: bool) -> NoReturn:
+def work(url: str, *, full: bool) -> None:
     """Pop and run jobs for ever."""
-    connection, packed = connected(url)
-    while True:
-        connection.send_packed_command(packed, check_health=False)
-        raw = connection.read_response()
-        if raw is None:
-            time.sleep(_REST)
-            continue
-        if full:
-            perform_in_full(raw)
-        else:
-            perform(raw)
+    run = perform_in_full if full else perform
+    for raw in popped(url):
+        run(raw)
 
 
-def connected(url: str) -> tuple[Any, list[bytes]]:
-    """Return a connection, and the command that pops a job and writes down who has it."""
+def popped(url: str) -> Iterator[bytes]:
+    """Yield jobs for ever; a job is counted as done when the next one is asked for."""
     host, _, port = url.removeprefix("redis://").partition("/")[0].partition(":")
     of_redis: Any = Connection  # which has no types
     connection = of_redis(host=host, port=int(port), protocol=2, socket_timeout=None)
     connection.connect()
-    connection.send_command("SCRIPT", "LOAD", POP_AND_RECORD)
-    digest = connection.read_response()
-    worker = f"limit:{os.getpid()}"
-    keys = [f"resque:queue:{QUEUE}", f"resque:worker:{worker}:{QUEUE}"]
-    keys += ["resque:stat:processed", f"resque:stat:processed:{worker}"]
-    record = f'{{"queue":"{QUEUE}","run_at":"2026-11-24T00:00:00Z","payload":'
-    return connection, connection.pack_command("EVALSHA", digest, len(keys), *keys, record)
+    uncounted, counting = (_packed(done) for done in "01")
+    connection.send_packed_command([uncounted.by_source])  # which loads the script for the rest
+    raw = connection.read_response()
+    first, next_one = [uncounted.by_digest], [counting.by_digest]
+    while True:
+        if raw is not None:
+            yield raw
+        else:
+            time.sleep(_REST)
+        connection.send_packed_command(first if raw is None else next_one, check_health=False)
+        raw = connection.read_response()
+
+
+def _packed(done: str) -> Call:
+    worker, keys = WorkerId("limit", os.getpid(), (QUEUE,)), Keys("resque")
+    return CLASSIC.pack(
+        record=keys.worker(str(worker)),
+        processed=keys.stat("processed"),
+        processed_by=keys.stat("processed", worker.name),
+        list=[keys.queue(QUEUE)],
+        done=done,
+        head=record_head(worker.name, int(time.time())),
+        label=encode(QUEUE),
+    )
 
 
 def perform(raw: bytes) -> None:

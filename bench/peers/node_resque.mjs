@@ -1,4 +1,5 @@
-// node-resque's workers, its scheduler and its producer. Everything has its defaults.
+// node-resque's workers, its scheduler and its producer. Everything has its defaults, but for
+// BENCH_POLL, after how many ms the scheduler looks.
 //
 //     node bench/peers/node_resque.mjs worker|multi|scheduler
 //     node bench/peers/node_resque.mjs put KIND COUNT FIRST HOW      see producing.py
@@ -44,7 +45,7 @@ const workMany = async () => {
 };
 
 const schedule = async () => {
-  const scheduler = new Scheduler({ connection });
+  const scheduler = new Scheduler({ connection, timeout: Number(process.env.BENCH_POLL ?? 5000) });
   scheduler.on("error", (error) => console.error(error));
   endOnTerm(scheduler);
   await scheduler.connect();

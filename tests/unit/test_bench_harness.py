@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from bench.harness.contestant import Contestant, Group
+from bench.harness.drains import timed
 from bench.harness.machine import Clocks, noise
 from bench.harness.questions import QUESTIONS
 from bench.harness.records import BEGAN, ENDED, SENT, Event, Records, count, decode, load, rate
 from bench.harness.report import Report, at_least, at_most, table
 from bench.harness.roster import EVERYBODY, named
-from bench.harness.rounds import Spread, interleaved, paired, percentile, turns
+from bench.harness.rounds import Spread, beside, interleaved, paired, percentile, turns
 from bench.harness.stage import Produced, Reading, between
 from bench.peers.recording import RECORD, SHIFT
 
@@ -133,6 +134,24 @@ def test_a_span_tells_the_cpu_of_one_job() -> None:
     span = between(Reading(10, 2, 0.5, 0.25, clocks[0]), Reading(1010, 2, 0.6, 0.3, clocks[1]))
     assert (span.rate, round(span.worker_us), round(span.redis_us)) == (500.0, 100, 50)
     assert Produced(jobs=10, seconds=2.0, cpu=1.0).rate == 5.0
+
+
+def test_a_span_is_timed_by_the_jobs_themselves_in_whole_rounds_of_places() -> None:
+    """Eight begin together every 50 ms: where the looks fall must not matter."""
+    moments = [each // 8 * 50_000_000 for each in range(96)]
+    clocks = [Clocks(at=at, busy=0.0, stolen=0.0, ours=0.0) for at in (0.001, 0.409)]
+    first = Reading(10, 8, 0.0, 0.0, clocks[0])
+    span = between(first, Reading(85, 8, 0.0, 0.0, clocks[1]))
+    assert timed(span, first, moments, places=8).rate == pytest.approx(160)
+    assert timed(span, first, moments).records == 75
+
+
+def test_the_best_rival_is_told_with_the_ratio_to_it() -> None:
+    rivals = {"slow": [1.0, 1.0], "fast": [5.0, 50.0], "gone": []}
+    assert beside([10.0, 100.0], rivals, best=max) == "fast: 28, ratio 2.00"
+    assert beside([3.0], rivals, best=min, form=".1f") == "slow: 1.0, ratio 3.00"
+    assert beside([1.0], {"none": [0.0]}, best=min) == "none: 0"
+    assert beside([1.0], {}, best=min) == "nobody measured beside"
 
 
 def test_every_contestant_has_a_name_of_its_own_and_commands() -> None:

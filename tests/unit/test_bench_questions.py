@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import subprocess
 
 import pytest
 
@@ -86,6 +87,23 @@ def test_a_peer_that_fails_is_left_out_and_told_of() -> None:
     assert [(each.name, len(runs)) for each, runs in found] == [("a", 3)]
     assert ran.count("b") == 2
     assert report.notes == ["left out: b: lost a job"]
+
+
+@pytest.mark.parametrize(
+    "error", [subprocess.TimeoutExpired("peer", 15), FileNotFoundError("no peer"), KeyError(7)]
+)
+def test_a_peer_that_hangs_or_breaks_fails_no_run(error: Exception) -> None:
+    report = Report("q", "t")
+
+    def run(each: Contestant) -> str:
+        if each.name == "b":
+            raise error
+        return each.name
+
+    found = heats([contestant("b"), contestant("a", Group.OURS)], 2, run, report)
+    assert [runs for _, runs in found] == [["a", "a"]]
+    assert len(report.notes) == 1
+    assert report.notes[0].startswith("left out: b: ")
 
 
 def test_we_may_not_fail() -> None:
