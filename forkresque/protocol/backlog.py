@@ -82,10 +82,20 @@ class Backlog:
         return gone
 
     def _delete(self, queue: str, jobs: Sequence[bytes], limit: int) -> Counter[bytes]:
-        if not jobs:
-            return Counter()
-        call = load("delete_jobs").pack(queue=self._keys.queue(queue), count=limit, spelling=jobs)
-        return _counted(jobs, self._client.call(call))
+        gone: Counter[bytes] = Counter()
+        while jobs and (left := abs(limit) - gone.total()):
+            most = min(left, PAGE)
+            call = load("delete_jobs").pack(
+                queue=self._keys.queue(queue),
+                count=most if limit > 0 else -most,
+                gone=f"deleted {token_hex(16)}",
+                spelling=jobs,
+            )
+            deleted = _counted(jobs, self._client.call(call))
+            gone += deleted
+            if deleted.total() < most:
+                break
+        return gone
 
     def _delete_fitting(
         self, queue: str, fits: Callable[[bytes], bool], stop: int, *, first: int | None = None

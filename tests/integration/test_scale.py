@@ -315,3 +315,32 @@ def test_many_failures_in_the_middle_cost_the_same_for_each(
     assert large.scripts <= TIMES * (small.scripts + 1)
     assert large.commands <= TIMES * (small.commands + 20)
     assert large.sent <= TIMES * small.sent * 1.1
+
+
+NODE, RUBY = b'{"class":"x","queue":"q","args":[7]}', b'{"class":"x","args":[7]}'
+
+
+@pytest.mark.parametrize("count", [TIMES * PAGE, -TIMES * PAGE])
+def test_as_many_jobs_as_were_asked_for_are_deleted_by_few_scripts_in_whichever_spelling(
+    one_redis: Redis, queue: Queue, count: int
+) -> None:
+    others = [raw(each, "y") for each in range(SMALL)]
+    one_redis.rpush(KEYS.queue("q"), *others, *[NODE, RUBY] * (3 * PAGE), *others)
+
+    deleted = cost(one_redis, lambda: queue.delete("q", "x", [7], count))
+
+    assert deleted.answer == TIMES * PAGE
+    assert deleted.scripts == TIMES
+    assert deleted.commands <= TIMES * (PAGE + 10)
+    left = [NODE, RUBY] * PAGE
+    assert one_redis.lrange(KEYS.queue("q"), 0, -1) == [*others, *left, *others]
+
+
+def test_a_count_is_taken_from_its_end_across_the_spellings(one_redis: Redis, queue: Queue) -> None:
+    one_redis.rpush(KEYS.queue("q"), RUBY, raw(1), NODE, NODE, raw(2), RUBY, NODE)
+
+    assert queue.delete("q", "x", [7], -2) == 2
+    assert queue.delete("q", "x", [7], 2) == 2
+
+    assert one_redis.lrange(KEYS.queue("q"), 0, -1) == [raw(1), NODE, raw(2)]
+    assert queue.delete("q", "x", [7], 5) == 1

@@ -30,6 +30,7 @@ from forkresque.protocol.script import load
 from forkresque.protocol.spellings import Sought
 from forkresque.protocol.staff import Staff
 from forkresque.protocol.store import Request
+from forkresque.protocol.sweep import Sweep
 from tests.support.world import (
     FREE,
     KEYS,
@@ -121,6 +122,11 @@ def _renew_locks(world: World) -> int:
 
 def _waiting_lock(world: World) -> None:
     assert take_lock(world.store.client, KEYS, LOCK, b"9.mine", 60)
+
+
+def _sweep(world: World, queue: str) -> list[list[bytes]]:
+    sweep = Sweep(world.store, world.failures, lambda ask: ask(Request("p", 1)))
+    return list(sweep.take([ENTRY], lambda _: queue))
 
 
 def _failed(world: World) -> None:
@@ -297,6 +303,8 @@ SCRIPTS = [
         _failed,
     ),
     _script("remove_failed", FREES, lambda w, _: w.failures.remove(ENTRY), _failed),
+    _script("take_failed", FREES, lambda w, _: _sweep(w, "high"), _failed),
+    _script("take_failed", FREES, lambda w, _: _sweep(w, ""), _failed, case="to remove"),
     _script("register", FREES, lambda w, _: w.registry.register(NEWCOMER, OWNER, LEASE, now=NOW)),
     _script("unregister", FREES, lambda w, _: w.registry.unregister(WID, OWNER)),
     _script("beat", FREES, lambda w, _: w.registry.beat(LEASE, [WORKER], now=NOW)),

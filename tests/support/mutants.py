@@ -20,6 +20,7 @@ BULK = "tests/integration/test_queue_bulk.py"
 WAITING = "tests/integration/test_queue_waiting.py"
 DELAYED = "tests/integration/test_queue_delayed.py"
 FAILED_LISTS = "tests/integration/test_failed_lists.py"
+SWEEP = "tests/integration/test_failed_sweep.py"
 STAFF = "tests/integration/test_staff.py"
 STUCK = "tests/integration/test_failed_stuck.py"
 LOCKS = "tests/integration/test_queue_locks.py"
@@ -501,6 +502,20 @@ MUTANTS = [
         'found = redis.call("LREM", KEYS[i], from, entry)',
         'found = redis.call("LPOS", KEYS[i], entry) and 1 or 0',
         (SCRIPTS, "a_failed_job_goes_back_once_with_the_bytes_it_came_with"),
+    ),
+    Mutant(
+        "a sweep takes equal records unasked",
+        "protocol/lua/take_failed.lua",
+        "which[raw] and table.remove(which[raw])",
+        "which[raw] and which[raw][1]",
+        (SWEEP, "of_equal_records_as_many_are_taken_as_were_asked_for"),
+    ),
+    Mutant(
+        "a sweep that is asked for again takes again",
+        "protocol/lua/take_failed.lua",
+        "if seen >= tonumber(sequence) then",
+        "if seen > tonumber(sequence) then",
+        (SWEEP, "an_answer_that_gets_lost_is_asked_for_again_and_nothing_is_doubled"),
     ),
     Mutant(
         "a failure goes to a list that nobody knows",

@@ -1,28 +1,29 @@
 -- Delete equal jobs from a queue, whichever way they are spelled.
 --
 -- KEYS queue
--- ARGV count spelling*
+-- ARGV count gone spelling*
 --
---   count  how many at most: the nearest to the head, or to the tail if negative; 0 for all
+--   count  how many at most: the nearest to the head, or to the tail if negative
+--   gone   what stands for a deleted job until the end of this script; no payload
 --
--- Returns how many of each spelling there were. O(jobs × spellings), and that as many times as jobs
--- are deleted of which more than one spelling waits.
-local found = {}
-local left, nearest = math.abs(tonumber(count)), tonumber(count) < 0 and -1 or 1
+-- Returns how many of each spelling there were. O(jobs × spellings), however many are deleted.
+local most, nearest = math.abs(tonumber(count)), tonumber(count) < 0 and -1 or 1
+local found, which, places = {}, {}, {}
 for i = first_spelling, #ARGV do
-  table.insert(found, count == "0" and redis.call("LREM", queue, 0, ARGV[i]) or 0)
-end
-while left > 0 do
-  local best, at, others
-  for i = first_spelling, #ARGV do
-    local place = redis.call("LPOS", queue, ARGV[i], "RANK", nearest)
-    others = others or (place and best)
-    if place and (not best or (place - at) * nearest < 0) then best, at = i, place end
+  table.insert(found, 0)
+  for _, place in ipairs(redis.call("LPOS", queue, ARGV[i], "RANK", nearest, "COUNT", most)) do
+    which[place] = #found
+    table.insert(places, place)
   end
-  if not best then break end
-  local gone = redis.call("LREM", queue, nearest * (others and 1 or left), ARGV[best])
-  local which = best - first_spelling + 1
-  found[which] = found[which] + gone
-  left = others and left - gone or 0
 end
+table.sort(places, function(one, other) return (one - other) * nearest < 0 end)
+
+redis.pcall("SREM", queue, gone) -- any attempt to write opens the script to the rest when memory is full
+local number = math.min(most, #places)
+for turn = 1, number do
+  local place = places[turn]
+  redis.call("LSET", queue, place, gone)
+  found[which[place]] = found[which[place]] + 1
+end
+if number > 0 then redis.call("LREM", queue, nearest * number, gone) end
 return found

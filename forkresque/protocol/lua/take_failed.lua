@@ -52,7 +52,8 @@ for number = 1, records do
   if taken[number] then
     local at = first_record + 4 * (number - 1)
     if ARGV[at + 3] ~= "" then
-      redis.call("RPUSH", KEYS[first_queue + ARGV[at + 2]], ARGV[at + 1])
+      local queue = KEYS[first_queue + ARGV[at + 2]]
+      redis.call("RPUSH", queue, ARGV[at + 1])
       redis.call("SADD", queues, ARGV[at + 3])
     end
     table.insert(answer, number)
