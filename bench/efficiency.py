@@ -74,7 +74,7 @@ def _said(kinds: Sequence[str], *words: str) -> str:
 
 def measure(plan: Plan, report: Report) -> None:
     """Ask everybody both questions."""
-    seconds = plan.lasting(0.8, 6)
+    seconds = plan.lasting(0.8, 2)
     computed = heats(
         plan.contestants,
         plan.rounds,

@@ -37,7 +37,7 @@ def run(contestant: Contestant, how: Literal["one", "bulk"], seconds: float) -> 
 
 def measure(plan: Plan, report: Report) -> None:
     """Have everybody put jobs, round after round."""
-    seconds = plan.lasting(quick=0.4, full=2.0)
+    seconds = plan.lasting(quick=0.4, full=1.0)
     who = [each for each in plan.contestants if each.group is not Group.LIMIT]
     one = _runs(heats(who, plan.rounds, lambda each: run(each, "one", seconds), report))
     able = [each for each in who if each.bulk]

@@ -54,7 +54,7 @@ Results = dict[tuple[str, int], list[Span]]
 
 def measure(plan: Plan, report: Report) -> None:
     """Run everybody with each number of workers, round after round."""
-    seconds = plan.lasting(quick=0.4, full=1.5)
+    seconds = plan.lasting(quick=0.4, full=1.0)
     counts = plan.counts(quick=(1, 2, 4, 8), full=(1, 2, 4, 8))
     laps = [
         Lap(each, workers, each.jobs(seconds, workers))
