@@ -7,7 +7,7 @@ SIGTERM to the exit of all that was started, by pidfd. Busy stop: SIGTERM when 1
 are left, and whether that job came to its end. Who has not stopped after 3 s is killed. Of
 forkresque also `forkresque --help`; beside it, a Python that only imports click and redis; and
 SIGUSR1 to the last job that begins after it, on a queue that never gets empty (0 if none came
-after it). Our bytecode is there, as after an installation.
+after it).
 """
 
 import os
@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.harness import bytecode
 from bench.harness.contestant import Contestant, Group
 from bench.harness.heats import heats
 from bench.harness.question import Plan, Question
@@ -119,7 +118,6 @@ def seconds_of(argv: list[str]) -> float:
 
 def measure(plan: Plan, report: Report) -> None:
     """Ask everybody, then what only we have."""
-    bytecode.complete()
     found = heats(plan.contestants, plan.rounds, live, report)
     report.table(
         f"Seconds, {WORKERS} workers ({LONG_SECONDS - _INTO_THE_JOB:.1f} s of the job left)",

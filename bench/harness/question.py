@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.harness import machine, roster
+from bench.harness import bytecode, machine, roster
 from bench.harness.contestant import Contestant, Group
 from bench.harness.report import Report
 
@@ -64,6 +64,7 @@ class Question:
         """Measure, print, and write JSON if that is asked for."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that stages are cleared away
         options = self._parser().parse_args()
+        bytecode.complete()
         plan, missing = self._plan(options)
         report = Report(self.name, self.title)
         print(f"# {self.title}\n\n{_preamble()}", flush=True)
