@@ -173,9 +173,9 @@ class Master:
             now = time.monotonic()
             if now >= self._leftovers.due_at:
                 self._leftovers.look(self._own_pids(), now)
-            if now - expected > STANDSTILL:
-                late_until = now + STANDSTILL  # the children need a moment to beat again
             facts = self._sense(now)
+            if (seen_at := time.monotonic()) - expected > STANDSTILL:
+                late_until = seen_at + STANDSTILL  # the children need a moment to beat again
             self._scale(now, facts)
             late, cut_off = now < late_until, self._is_cut_off(now)
             self._foreman.carry_out(self._crew.plan(now, facts, late=late, cut_off=cut_off))
@@ -186,7 +186,7 @@ class Master:
             steady = self._look_after_batons()
             self._show(now)
             pause = self._pause(now, facts, steady=steady)
-            expected = time.monotonic() + pause
+            expected = now + pause  # from its beginning on: a pass can be held up, too
             self._listen(pause)
 
     def _pause(self, now: float, facts: Mapping[int, Facts], *, steady: bool) -> float:

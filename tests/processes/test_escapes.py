@@ -17,7 +17,7 @@ from forkresque.policy.strays import GRACE
 from tests.conftest import Starter
 from tests.support.processes import ROOT, assert_nothing_left, is_alive, kill
 from tests.support.servers import dying_with_runner
-from tests.support.site import Site, idle_workers, is_gone, state, stays
+from tests.support.site import Site, idle_workers, is_gone, stays, told
 from tests.support.tools import program
 from tests.support.waiting import wait_until
 
@@ -200,7 +200,7 @@ def test_the_next_image_of_a_master_remembers_who_is_to_be_killed(
     wait_until(lambda: psutil.Process(escaped).ppid() == master.pid, "the adoption")
 
     master.send_signal(signal.SIGHUP)
-    wait_until(lambda: state(master)["generation"] == 2, "the next image")
+    wait_until(lambda: told(master).get("generation") == 2, "the next image")
 
     # On a slow machine the image before has ended it already, when its grace was over.
     wait_until(lambda: is_gone(escaped), "the end of what escaped")

@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from forkresque.errors import ControlError
-from forkresque.supervisor.control import ask
 from tests.support.processes import ROOT, Start, assert_nothing_left, title
 from tests.support.servers import Server
-from tests.support.site import Site, await_rest, idle_workers, state, stays
+from tests.support.site import Site, await_rest, idle_workers, state, stays, told
 from tests.support.waiting import wait_until
 
 SHOW = "from tests.support.jobs import app, note\n"
@@ -59,14 +57,6 @@ def deploy(
 def write(place: Path, version: str) -> None:
     """Have the application be of this version."""
     (place / "deployed.py").write_text(SHOW + VERSION.format(version))
-
-
-def told(master: Start, pid: int = 0) -> dict[str, Any]:
-    """Return what a master says of itself, nothing while it is between two images."""
-    try:
-        return ask(master.runtime_directory / "forkresque" / f"{pid or master.pid}.sock", "status")
-    except ControlError:
-        return {}
 
 
 def generation(master: Start) -> int:

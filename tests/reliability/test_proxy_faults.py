@@ -49,7 +49,8 @@ LEAST_CUTS = 20
 # What has nothing left to do when it is asked again, and may say so.
 SAY_DONE = (
     *("recover", "promote", "tick", "adopt_bucket", "resign"),
-    *("lock_drop", "clean_foreign", "force_clean", "remove_failed", "delete", "free_lock"),
+    *("lock_drop", "clean_foreign", "force_clean", "remove_failed", "take_failed"),
+    *("delete", "free_lock"),
 )
 
 

@@ -547,7 +547,7 @@ MUTANTS = [
     ),
     Mutant(
         "a walk passes over what moved up",
-        "protocol/stuck.py",
+        "protocol/pages.py",
         "            self._at, self._behind = 0, []\n",
         "            self._behind = []\n",
         (STUCK, "none_is_passed_over_when_others_remove_records"),

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 from redis import Redis
 
+from forkresque.errors import ControlError
 from forkresque.protocol.keys import Keys
 from forkresque.protocol.payload import encode_job
 from forkresque.supervisor.control import ask
@@ -127,6 +128,14 @@ def ticks(every: float, seconds: float) -> Iterator[int]:
 def state(master: Start) -> dict[str, Any]:
     """Return what a master says of itself over its control socket."""
     return ask(master.runtime_directory / "forkresque" / f"{master.pid}.sock", "status")
+
+
+def told(master: Start, pid: int = 0) -> dict[str, Any]:
+    """Return what a master says of itself, nothing while it is between two images."""
+    try:
+        return ask(master.runtime_directory / "forkresque" / f"{pid or master.pid}.sock", "status")
+    except ControlError:
+        return {}
 
 
 def phases(master: Start) -> dict[int, str]:
