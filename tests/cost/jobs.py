@@ -5,11 +5,13 @@ import time
 from forkresque import Forkresque, JobLock, Retry, aftermath
 
 app = Forkresque()
+is_traced = False  # set by traced_jobs
 
 
 def count_as(*, long: bool) -> None:
-    """Have the job count as long, or as short, whatever a tracer adds to its time."""
-    aftermath._LONG_NS = 0 if long else 10**12
+    """Have a traced job count as long, or as short, whatever the tracer adds to its time."""
+    if is_traced:
+        aftermath._LONG_NS = 0 if long else 10**12
 
 
 @app.job("noop", queue="cost")

@@ -20,7 +20,7 @@ from tests.support.site import KEYS, Site, await_rest
 from tests.support.sizes import sized
 from tests.support.waiting import wait_until
 
-APP = ("-A", "tests.cost.jobs", "-q", "cost")
+APP = ("-A", "tests.cost.traced_jobs", "-q", "cost")
 NEARLY_ALL = 0.9  # of the jobs cost what is in the budget, each
 SELDOM = 0.1  # of that, on average, may come on top by the clock
 
