@@ -239,6 +239,9 @@ class Claims:
         )
         if answer[0] == b"BADKEY":
             raise BadKey(f"{to_text(answer[1])} holds another type; {outcome} must wait")
+        return self._settled(answer, next_token)
+
+    def _settled(self, answer: list[Any], next_token: bytes) -> Settled:
         self._locks.clear()
         if answer[0] == b"LOST":
             return Settled(lost=True, next=Nothing.UNASKED)

@@ -5,6 +5,7 @@ nobody tells: that a job has begun, which may have a limit, or that a process ca
 would be taken for a dead worker's if it was seen only after that one.
 """
 
+import math
 import os
 import selectors
 import time
@@ -20,6 +21,7 @@ from forkresque.supervisor.strays import Leftovers
 TICK = 1.0  # the longest sleep while something is under way, in seconds
 GLANCE = 5.0  # the longest sleep
 LONGEST = 30.0  # seconds between two passes of the loop, at most
+STANDSTILL = 5.0  # who wakes up this much too late was on a machine that stood still
 
 Ready = list[tuple[selectors.SelectorKey, int]]
 
@@ -73,6 +75,15 @@ class Lull:
         self._glance = glance
         self._begun = 0
         self._rest_until = 0.0
+        self._awake_at = math.inf  # since when we are awake, or will be
+        self.late_until = -math.inf  # after a standstill the children need a moment to beat again
+
+    def notice(self) -> None:
+        """See whether this machine stood still, in a sleep or in a pass, since the last call."""
+        now = time.monotonic()
+        if now - self._awake_at > STANDSTILL:
+            self.late_until = now + STANDSTILL
+        self._awake_at = now
 
     def expect(self, now: float) -> None:
         """Take note of what a pass is going to see; what begins from now on is news."""
@@ -86,10 +97,13 @@ class Lull:
 
     def sleep(self, timeout: float) -> Ready:
         """Return what can be heard; nothing when the time is over, or there is something to do."""
+        self.notice()
         deadline = time.monotonic() + timeout
         while True:
-            asleep = nap(deadline - timeout, self._rest_until, self._glance())
-            ready = self._selector.select(min(asleep, timeout))
+            asleep = min(timeout, nap(deadline - timeout, self._rest_until, self._glance()))
+            self._awake_at = time.monotonic() + asleep
+            ready = self._selector.select(asleep)
+            self.notice()
             timeout = deadline - time.monotonic()
             if ready or timeout <= 0 or self._has_news(deadline - timeout):
                 return ready

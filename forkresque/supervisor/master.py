@@ -33,7 +33,7 @@ from forkresque.supervisor.foreman import Foreman, chance
 from forkresque.supervisor.gauges import Gauges
 from forkresque.supervisor.helm import Helm
 from forkresque.supervisor.limits import allow_descriptors
-from forkresque.supervisor.lull import TICK, Lull, unnoticed
+from forkresque.supervisor.lull import Lull, unnoticed
 from forkresque.supervisor.memory import MemoryGuard
 from forkresque.supervisor.messages import (
     BatonWanted,
@@ -57,7 +57,6 @@ from forkresque.supervisor.wakeups import Wakeups
 
 log = logging.getLogger("forkresque.master")
 
-STANDSTILL = 5.0  # a pass that is this much late means that the machine stood still
 PROGRESS_EVERY = 5.0  # seconds between two lines about a drain
 UNSTEADY = 0.02  # seconds until the next look for a baton that was on its way
 IMPORT_TIME = 60.0  # seconds for which a service manager is asked to wait for an import
@@ -165,7 +164,6 @@ class Master:
         log.info("reloaded pid=%s generation=%s", os.getpid(), self._crew.generation)
 
     def _loop(self) -> None:
-        expected, late_until = time.monotonic() + TICK, -math.inf
         while True:
             self._reap()
             if self._crew.finished:
@@ -174,10 +172,9 @@ class Master:
             if now >= self._leftovers.due_at:
                 self._leftovers.look(self._own_pids(), now)
             facts = self._sense(now)
-            if (seen_at := time.monotonic()) - expected > STANDSTILL:
-                late_until = seen_at + STANDSTILL  # the children need a moment to beat again
+            self._lull.notice()
             self._scale(now, facts)
-            late, cut_off = now < late_until, self._is_cut_off(now)
+            late, cut_off = now < self._lull.late_until, self._is_cut_off(now)
             self._foreman.carry_out(self._crew.plan(now, facts, late=late, cut_off=cut_off))
             self._obituaries.repeat(now)
             self._give_up(now)
@@ -185,9 +182,7 @@ class Master:
             self._control.listen()
             steady = self._look_after_batons()
             self._show(now)
-            pause = self._pause(now, facts, steady=steady)
-            expected = now + pause  # from its beginning on: a pass can be held up, too
-            self._listen(pause)
+            self._listen(self._pause(now, facts, steady=steady))
 
     def _pause(self, now: float, facts: Mapping[int, Facts], *, steady: bool) -> float:
         """Return for how long there is nothing to do but to listen."""

@@ -1,11 +1,14 @@
 """For how long a master that has nothing to do may sleep."""
 
+import time
+from typing import Any
+
 import pytest
 
 from forkresque.app import Forkresque
 from forkresque.errors import ConfigError
 from forkresque.options import SupervisorOptions
-from forkresque.supervisor.lull import GLANCE, TICK, nap, unnoticed, within
+from forkresque.supervisor.lull import GLANCE, TICK, Lull, nap, unnoticed, within
 
 
 def application(*timeouts: float | None) -> Forkresque:
@@ -56,3 +59,51 @@ def test_a_master_sleeps_no_longer_than_its_children_may_be_silent(
     rest_until: float, seconds: float
 ) -> None:
     assert nap(100.0, rest_until, GLANCE) == pytest.approx(seconds)
+
+
+class Dozer:
+    """A selector, a crew and a clock in one: each sleep takes as long as it says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.oversleeps, self.begun = 1000.0, 0.0, 0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+
+    def select(self, timeout: float) -> list[object]:
+        self.now += timeout + self.oversleeps
+        return []
+
+    def facts(self) -> dict[int, object]:
+        return {}
+
+    def rest_until(self, now: float, _facts: object) -> float:
+        return now + 20.0
+
+    def are_as_before(self) -> bool:
+        return True
+
+    def lull(self) -> Lull:
+        """Return a lull of all this."""
+        parts: Any = self
+        return Lull(parts, parts, parts, parts, lambda _now: False, lambda: GLANCE)
+
+
+@pytest.mark.parametrize(("held_up", "late"), [(0.0, False), (4.0, False), (6.0, True)])
+def test_a_standstill_is_noticed_in_a_sleep_and_in_a_pass(
+    monkeypatch: pytest.MonkeyPatch, *, held_up: float, late: bool
+) -> None:
+    dozer = Dozer(monkeypatch)
+    lull = dozer.lull()
+    lull.notice()
+    lull.sleep(lull.length(dozer.now, 60.0))
+    assert lull.late_until < dozer.now
+
+    dozer.oversleeps = held_up
+    lull.sleep(lull.length(dozer.now, 60.0))
+    assert (lull.late_until > dozer.now) == late
+
+    dozer.oversleeps = 0.0
+    lull.sleep(lull.length(dozer.now, 60.0))
+    assert lull.late_until <= dozer.now
+    dozer.now += held_up  # from waking up to what the master sees of its children
+    lull.notice()
+    assert (lull.late_until > dozer.now) == late

@@ -143,6 +143,20 @@ def test_02_child_stopped(begin: Begin, site: Site) -> None:
     end(run, site.redis)
 
 
+@pytest.mark.timeout(60)
+def test_02_everybody_stopped_at_rest(begin: Begin, site: Site) -> None:
+    run = begin(*APP, "-c", "2")
+    idle(run, 2)
+
+    survivors = stand_still(run, 11.0)
+
+    stays(lambda: survivors == set(run.children()), "nobody is killed for that", 3.0)
+    site.enqueue("note", "n")
+    site.await_processed(1)
+    assert_calm(run)
+    end(run, site.redis)
+
+
 def stand_still(run: Run, seconds: float) -> set[psutil.Process]:
     """Stop the master alone, then everybody, for longer than any heartbeat; return all children."""
     run.send_signal(signal.SIGSTOP)
